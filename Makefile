@@ -1,0 +1,41 @@
+# One command each: `make search` sets everything up and runs the quickstart, `make test` the tests.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: search test test-slow lint ui lock clean
+
+search: $(VENV)/.installed
+	$(RUN) -m skdtune.search quickstart
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# The MLflow UI over the default database, on this machine alone.
+ui: $(VENV)/.installed
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow server \
+		--host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
+		--allowed-hosts "localhost:*,127.0.0.1:*"
+
+# Every version pinned with its hashes, for every platform and Python from 3.11 on.
+lock: $(VENV)/.installed
+	$(VENV)/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev \
+		--no-annotate --no-header --upgrade --output-file requirements.lock pyproject.toml
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --require-hashes -r requirements.lock
+	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,59 @@
+"""Self-distillation methods, one a file; the file's name is the method's."""
+
+import sys
+
+from torch import Tensor, nn
+
+from trainables.folders import modules
+from trainables.models import Classifier
+
+
+class Method(nn.Module):
+    """What a batch is trained on. A method wraps the classifier, may add parts of its own that only
+    training needs, and names its loss terms; the loop sums them and knows nothing else about it.
+
+    Hyperparameters are keyword-only arguments with the authors' defaults: the signature is the
+    schema that a search space is checked against. State to resume from belongs in `state_dict`.
+    """
+
+    def __init__(self, model: Classifier):
+        super().__init__()
+        self.model = model
+
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and the weighted loss terms; their sum is trained.
+        # [B, C, H, W], [B] -> [B, K], {name: scalar}"""
+        raise NotImplementedError  # the contract: every method says what it trains on
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits that are evaluated and shipped.  # [B, C, H, W] -> [B, K]"""
+        return self.model(images)
+
+    def start_epoch(self) -> None:
+        """Drops whatever memory must not cross from one epoch to the next."""
+
+    def deploy(self) -> nn.Module:
+        """The plain model that ships: no part of it serves training alone."""
+        return self.model
+
+
+def classes() -> dict[str, type[Method]]:
+    """Every method by name: the one subclass of `Method` that each file of this folder defines."""
+    found = {}
+    for name, module in modules(sys.modules[__name__]).items():
+        own = [
+            kind
+            for kind in vars(module).values()
+            if isinstance(kind, type)
+            and issubclass(kind, Method)
+            and kind.__module__ == module.__name__
+        ]
+        if len(own) != 1:
+            raise TypeError(f"{module.__name__} must define one Method, not {len(own)}")
+        found[name] = own[0]
+    return found
+
+
+def build(name: str, model: Classifier, **hyperparameters) -> Method:
+    """The method `name` around `model`. Errors: TypeError for a hyperparameter it does not have."""
+    return classes()[name](model, **hyperparameters)

@@ -1,0 +1,195 @@
+"""The one training loop: any backbone, any method, one dictionary of metrics an epoch."""
+
+import hashlib
+import math
+import resource
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainables import data as image_data
+from trainables import methods, metrics, models
+from trainables.augment import Augment, normalise
+from trainables.bounds import Count, CountOrZero
+from trainables.checkpoint import Checkpoints
+from trainables.optim import build as build_optimizer
+
+
+class Diverged(ArithmeticError):
+    """The loss or a score is no longer a finite number."""
+
+
+class Training:
+    """One training run, from a config's sections to a trained method.
+
+    data, augment, model, method, optim: sections for the builders of those names. seed: of the
+    weights, the order of the images and the augmentation; each epoch's randomness depends on the
+    seed and the epoch alone, so a resumed run equals the unbroken one. precision: of
+    convolutions and matrix products; `auto` is bfloat16 where the device has it in hardware, and
+    losses are float32 in any case. channels_last: the memory layout of images and weights.
+    final: train on train and validation together and score the test set."""
+
+    def __init__(
+        self,
+        *,
+        data: dict,
+        model: dict,
+        method: dict,
+        optim: dict | None = None,
+        epochs: Count,
+        augment: dict | None = None,
+        seed: CountOrZero = 0,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        channels_last: bool = True,
+        final: bool = False,
+        device: torch.device | None = None,
+    ):
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.seed, self.total_epochs = seed, epochs
+        self.split = metrics.TEST if final else metrics.VALIDATION
+        self.sets = image_data.build(**data, final=final, device=self.device)
+        self.augment = Augment(**(augment or {}))
+        self.dtype = _dtype(precision, self.device)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        with torch.random.fork_rng(devices=self._cuda_devices()):
+            torch.manual_seed(_derived_seed(seed, "weights"))
+            backbone = models.build(
+                classes=len(self.sets.classes), channels=self.sets.image_shape[0], **model
+            )
+            self.method = methods.build(model=backbone, **method)
+        self.method.to(self.device, memory_format=self.memory_format)
+        self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+
+    def epochs(self, checkpoints: Checkpoints | None = None) -> Iterator[dict[str, float]]:
+        """Trains to the end and yields the metrics of every epoch, first those that a checkpoint
+        holds.
+
+        checkpoints: where to resume from and where to save after each epoch, before it is yielded.
+        Errors: `Diverged` within the epoch in which a loss stops being finite.
+        """
+        state = checkpoints.latest() if checkpoints else None
+        if state is not None:
+            self._load(state)
+        yield from list(self.history)
+        while self.epoch < self.total_epochs:
+            report = self._one_epoch()
+            self.history.append(report)
+            if checkpoints:
+                checkpoints.save(self.epoch, self._state())
+            yield report
+
+    def _one_epoch(self) -> dict[str, float]:
+        started = time.perf_counter()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with torch.random.fork_rng(devices=self._cuda_devices()):
+            epoch_seed = _derived_seed(self.seed, self.epoch)
+            torch.manual_seed(epoch_seed)  # for a backbone's dropout
+            generator = torch.Generator(self.device).manual_seed(epoch_seed)
+            report, images = self._train(generator)
+        trained = time.perf_counter()
+        self._must_be_finite(report)
+        scores = self._scores()
+        self._must_be_finite(scores)
+        self.epoch += 1
+        return {
+            metrics.EPOCH: self.epoch,
+            **report,
+            **scores,
+            metrics.EPOCH_SECONDS: time.perf_counter() - started,
+            metrics.IMAGES_PER_SECOND: images / (trained - started),
+            metrics.PEAK_MEMORY: self._peak_memory_gib(),
+            metrics.TIMESTAMP: time.time(),
+        }
+
+    def _must_be_finite(self, report: dict[str, float]) -> None:
+        bad = [name for name, value in report.items() if not math.isfinite(value)]
+        if bad:
+            raise Diverged(f"not finite in epoch {self.epoch + 1}: {', '.join(bad)}")
+
+    def _train(self, generator: torch.Generator) -> tuple[dict[str, float], int]:
+        self.method.train()
+        self.method.start_epoch()
+        sums: dict[str, Tensor] = {}
+        images = batches = 0
+        steps = max(1, len(self.sets.train) // self.sets.batch_size)
+        for pixels, labels in image_data.shuffled(self.sets, generator):
+            inputs = self.augment(pixels, self.sets.mean, self.sets.std, generator)
+            inputs = inputs.contiguous(memory_format=self.memory_format)
+            with self._autocast():
+                logits, terms = self.method.losses(inputs, labels)
+            total = sum(terms.values())
+            self.optimizer.step(total, self.epoch + batches / steps)
+            batch = {metrics.loss_name(name): term.detach() for name, term in terms.items()}
+            batch[metrics.LOSS_TOTAL] = total.detach()
+            batch[metrics.TRAIN_ACCURACY] = (logits.detach().argmax(dim=1) == labels).sum()
+            for name, value in batch.items():
+                sums[name] = sums[name] + value if name in sums else value
+            batches += 1
+            images += len(labels)
+        values = torch.stack(
+            [value.double() for value in sums.values()]
+        ).tolist()  # the epoch's one sync
+        report = {name: value / batches for name, value in zip(sums, values, strict=True)}
+        report[metrics.TRAIN_ACCURACY] *= batches / images
+        report[metrics.LEARNING_RATE] = self.optimizer.sgd.param_groups[0]["lr"]
+        return report, images
+
+    def _scores(self) -> dict[str, float]:
+        self.method.eval()
+
+        def forward(pixels: Tensor) -> Tensor:
+            inputs = normalise(pixels, self.sets.mean, self.sets.std)
+            with self._autocast():
+                return self.method(inputs.contiguous(memory_format=self.memory_format))
+
+        scores = metrics.evaluate(forward, image_data.in_order(self.sets.held_out))
+        return {f"{self.split}/{name}": value for name, value in scores.items()}
+
+    def _state(self) -> dict:
+        return {
+            "epoch": self.epoch,
+            "history": self.history,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.sgd.state_dict(),
+        }
+
+    def _load(self, state: dict) -> None:
+        self.method.load_state_dict(state["method"])
+        self.optimizer.sgd.load_state_dict(state["optimizer"])
+        self.epoch, self.history = state["epoch"], state["history"]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16
+        )
+
+    def _cuda_devices(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def _peak_memory_gib(self) -> float:
+        """Of the device's allocator this epoch; on CPU of the process since it began."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _derived_seed(seed: int, purpose: object) -> int:
+    """A seed for one purpose, unrelated to the seeds of others; 63 bits."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

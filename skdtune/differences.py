@@ -1,0 +1,32 @@
+"""What two spaces ask differently, and whether that keeps a study from going on."""
+
+from typing import Any
+
+# What only says how long or where a study runs; its trials stay comparable
+_FREE = ("search.trials", "resources.", "provenance.")
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    """A line for each key that differs and matters, `trial.optim.lr: 0.1 in the study, 0.2
+    asked`."""
+    old, new = _flat(before), _flat(after)
+    return [
+        f"{path}: {_shown(old, path)} in the study, {_shown(new, path)} asked"
+        for path in dict.fromkeys([*old, *new])
+        if (path not in old or path not in new or old[path] != new[path])
+        and not path.startswith(_FREE)
+    ]
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {
+            path: leaf
+            for key, inner in value.items()
+            for path, leaf in _flat(inner, f"{place}.{key}").items()
+        }
+    return {place.removeprefix("."): value}
+
+
+def _shown(values: dict[str, Any], path: str) -> str:
+    return repr(values[path]) if path in values else "nothing"

@@ -1,0 +1,53 @@
+"""The one error a user's file or flags may cause: every problem at once."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from skdtune import environment, signals
+
+USAGE = 2  # exit code of a mistake in a file or a flag
+NOTHING_FINISHED = 1
+
+
+class ConfigError(Exception):
+    """What is wrong with a file or with the command line. problems: one line each, place first."""
+
+    def __init__(self, source: str, problems: Sequence[str]):
+        super().__init__(source, problems)
+        self.source = source
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        count = f"{len(self.problems)} problems" if len(self.problems) > 1 else "1 problem"
+        return "\n".join(
+            [f"{self.source}: {count}", *(f"  {problem}" for problem in self.problems)]
+        )
+
+
+def together(errors: Sequence[ConfigError]) -> ConfigError:
+    """Several errors as one, each problem with its source."""
+    if len(errors) == 1:
+        return errors[0]
+    return ConfigError(
+        "skdtune", [f"{error.source}: {line}" for error in errors for line in error.problems]
+    )
+
+
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Prepares the environment, runs a program's `main(arguments)` and exits with its code; a
+    ConfigError is printed, code 2."""
+    environment.prepare()
+    signals.listen(signals.stop)
+    try:
+        code = main(sys.argv[1:])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        code = USAGE
+    except KeyboardInterrupt as error:
+        print("stopped", file=sys.stderr)
+        code = signals.exit_code(error)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,64 @@
+"""A winning trial to best.yaml: `python -m skdtune.export [STUDY]`, or `document(study)`."""
+
+from pathlib import Path
+
+from skdtune import flags
+from skdtune.errors import ConfigError, run
+from skdtune.leaderboard import rank
+from skdtune.records import Study
+from skdtune.strict_yaml import dump
+from trainables.storage import Folder
+
+
+def document(study: Study) -> dict:
+    """The winner as a space with nothing left to search, and where it came from.
+    Errors: ConfigError when no trial came to its full budget."""
+    board = rank(study)
+    if board.winner is None:
+        raise ConfigError(
+            f"study {study.name}", ["no trial of the search has come to its full budget yet"]
+        )
+    record = board.winner.record
+    origin = {
+        "study": study.name,
+        "study_id": study.id,
+        "space": study.space_name,
+        "trial": record.key,
+        "role": record.role,
+        "searched": dict(record.params),
+        "search_score": {board.metric: board.winner.score, "gain_over_baseline": board.winner.gain},
+        "trials": len(board.rows),
+        "tracking_uri": study.tracking_uri,
+        "git_commit": study.commit,
+        "versions": study.versions,
+    }
+    resources = {"resources": study.space["resources"]} if study.space.get("resources") else {}
+    return {"trial": record.config, **resources, "provenance": origin}
+
+
+def text(study: Study) -> str:
+    """best.yaml's content."""
+    head = "# Found by a search; train it: python -m skdtune.train best.yaml --seeds 3\n"
+    return head + dump(document(study))
+
+
+def main(arguments: list[str]) -> int:
+    parser = flags.Parser("skdtune.export", __doc__)
+    parser.study()
+    parser.tracking_uri()
+    parser.option("--output", "file to write (default: best.yaml)", default="best.yaml")
+    options = parser.parse(arguments)
+    from skdtune.finding import find
+
+    content = text(find(options["study"], options["tracking_uri"]))
+    path = Path(options["output"])
+    try:
+        Folder(path.absolute().parent).write(path.name, content.encode())
+    except (OSError, ValueError) as error:
+        raise ConfigError("--output", [f"{path} cannot be written: {error}"]) from None
+    print(f"{path}: python -m skdtune.train {path} --seeds 3")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,148 @@
+"""Final training: one config at full length over several seeds, scored once on the test set."""
+
+import json
+import math
+import shutil
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy import stats
+
+from skdtune import records
+from skdtune.artifacts import MODELS, RESULT
+from skdtune.records import Record, Study, Writer
+from trainables import metrics, shipping
+from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.metrics import TEST, score_names
+from trainables.training import Diverged, Training
+
+_CONFIDENCE = 0.95
+_LINE_EVERY_S = 10.0
+_MLFLOW_MODEL = "MLmodel"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """mean over `values`, one a seed. half_width: of the 95 % t interval, None for a single
+    seed."""
+
+    values: list[float]
+    mean: float
+    half_width: float | None
+
+    def __str__(self) -> str:
+        spread = "" if self.half_width is None else f" ± {self.half_width:.4f}"
+        return f"{self.mean:.4f}{spread}"
+
+
+def estimate(values: list[float]) -> Estimate:
+    """Mean and Student's t interval of independent seeds."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Estimate(values, mean, None)
+    quantile = stats.t.ppf((1 + _CONFIDENCE) / 2, df=len(values) - 1)
+    return Estimate(
+        values, mean, float(quantile * statistics.stdev(values) / math.sqrt(len(values)))
+    )
+
+
+def results(study: Study) -> dict[str, Estimate]:
+    """The estimate of every test score over the seeds that finished; empty before the first."""
+    finished = [
+        record.last for record in study.records.values() if record.status == records.FINISHED
+    ]
+    return (
+        {name: estimate([last[name] for last in finished]) for name in score_names(TEST)}
+        if finished
+        else {}
+    )
+
+
+def add_seeds(study: Study, config: dict, count: int) -> None:
+    """Puts `count` seeds on the books, from the config's own seed on; those that are there stay,
+    and what failed is tried again."""
+    first = config.get("seed", 0)
+    for index in range(count):
+        key = f"seed-{index}"
+        seeded = {**config, "seed": first + index}
+        record = study.records.setdefault(key, Record(key, records.SEED, {}, seeded))
+        if record.status == records.FAILED:
+            record.status, record.error, record.ended = records.PENDING, "", None
+
+
+def train(study: Study, count: int, writer: Writer, say: Callable[[str], None]) -> None:
+    """Trains every one of the first `count` seeds that has not ended, each from its last
+    checkpoint, and saves its model. A seed that fails leaves the others alone.
+
+    Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
+    for record in list(study.records.values())[:count]:
+        if record.has_ended:
+            continue
+        try:
+            _train_seed(study, record, writer, say)
+        except KeyboardInterrupt:
+            record.status = records.INTERRUPTED
+            writer.put(record)
+            raise
+        except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
+            status = records.DIVERGED if isinstance(error, Diverged) else records.FAILED
+            record.error, record.details = str(error), traceback.format_exc()
+            record.ended, record.status = time.time(), status
+            writer.put(record)
+            say(f"{record.key} {status}: {error}")
+    _write_result(study)
+
+
+def _train_seed(study: Study, record: Record, writer: Writer, say: Callable[[str], None]) -> None:
+    record.started = record.started or time.time()
+    record.status, record.attempts = records.RUNNING, record.attempts + 1
+    writer.put(record)
+    checkpoints = Checkpoints(study.folder.folder(CHECKPOINTS).folder(record.key), record.key)
+    training = Training(**record.config, final=True)
+    said = time.monotonic()
+    for report in training.epochs(checkpoints):
+        record.add(report)
+        record.checkpoint = f"{CHECKPOINTS}/{record.key}/{checkpoints.newest}"
+        writer.put(record)
+        if time.monotonic() - said > _LINE_EVERY_S:
+            said = time.monotonic()
+            progress = f"epoch {record.epoch}/{record.config['epochs']}"
+            say(f"{record.key}: {progress}, loss {report[metrics.LOSS_TOTAL]:.4f}")
+    _save_models(study, record, training)
+    record.ended = time.time()
+    record.status = records.FINISHED
+    writer.put(record)
+    say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")
+
+
+def _save_models(study: Study, record: Record, training: Training) -> None:
+    """The weights as safetensors, and an MLflow model in the exported format that needs no
+    unpickling."""
+    import mlflow.pytorch
+    import torch
+
+    folder = Path(study.folder.local) / MODELS / record.key
+    shape = training.sets.image_shape
+    shipped = shipping.ship(training.method, training.sets)
+    shipping.save(folder, shipped, record.config["model"], shape)
+    target = folder / "mlflow"
+    if not (target / _MLFLOW_MODEL).exists():
+        for part in (target, folder / ".mlflow"):  # what an earlier attempt left half done
+            shutil.rmtree(part, ignore_errors=True)
+        example = torch.zeros(2, *shape).numpy()
+        mlflow.pytorch.save_model(
+            shipped, str(folder / ".mlflow"), input_example=example, serialization_format="pt2"
+        )
+        (folder / ".mlflow").rename(target)
+
+
+def _write_result(study: Study) -> None:
+    found = {
+        name: {"mean": value.mean, "half_width_95": value.half_width, "values": value.values}
+        for name, value in results(study).items()
+    }
+    study.folder.write(RESULT, json.dumps(found, indent=1).encode())

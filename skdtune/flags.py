@@ -1,0 +1,229 @@
+"""Command lines: every wrong flag is named at once, and `--set` edits any key of a space."""
+
+import argparse
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from skdtune import strict_yaml
+from skdtune.errors import ConfigError
+from trainables.sections import nearest
+
+LONGEST_NAME = 100
+_STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+
+
+class Parser:
+    """argparse that collects problems instead of stopping at the first."""
+
+    def __init__(self, program: str, description: str):
+        self.program = f"python -m {program}"
+        self.parser = argparse.ArgumentParser(
+            prog=self.program, description=description, exit_on_error=False, allow_abbrev=False
+        )
+        self.checks: dict[str, Callable[[str], Any]] = {}
+        self.required: list[str] = []
+        self.problems: list[str] = []
+
+    def argument(self, name: str, help: str, required: bool = False) -> None:
+        self.parser.add_argument(name, nargs="?", metavar=name.upper(), help=help)
+        if required:
+            self.required.append(name)
+
+    def study(self) -> None:
+        self.argument(
+            "study",
+            "a name in ./studies or MLflow, a folder or URI (default: the newest in ./studies)",
+        )
+
+    def tracking_uri(self) -> None:
+        self.option(
+            "--tracking-uri",
+            "MLflow server or database (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
+            check=tracking_uri,
+        )
+
+    def option(
+        self,
+        name: str,
+        help: str,
+        *,
+        check: Callable[[str], Any] | None = None,
+        choices: Iterable[str] | None = None,
+        default: str | None = None,
+        metavar: str | None = None,
+        many: bool = False,
+    ) -> None:
+        """A flag with a value. check: text to value, ValueError for what it cannot be."""
+        if choices:
+            check = one_of(choices)
+        if check:
+            self.checks[name[2:].replace("-", "_")] = check
+        self.parser.add_argument(
+            name, help=help, default=default, metavar=metavar, action="append" if many else "store"
+        )
+
+    def switch(self, name: str, help: str) -> None:
+        self.parser.add_argument(name, help=help, action="store_true")
+
+    def parse(self, arguments: list[str]) -> dict[str, Any]:
+        """The values by name. Errors: ConfigError with every problem."""
+        values = self.read(arguments)
+        if self.problems:
+            raise ConfigError(self.program, self.problems)
+        return values
+
+    def read(self, arguments: list[str]) -> dict[str, Any]:
+        """The values by name, None for a flag that is wrong; what is wrong is left in
+        `problems`."""
+        known, unknown = self._split(arguments)
+        flags = [flag for action in self.parser._actions for flag in action.option_strings]
+        for word in unknown:
+            guess = nearest(word.split("=")[0], flags)
+            self.problems.append(
+                f"{word}: no such {'flag' if word.startswith('-') else 'argument'}{guess}"
+            )
+        values = vars(known)
+        self.problems += [f"{n.upper()} is missing" for n in self.required if values[n] is None]
+        for name, check in self.checks.items():
+            if values[name] is None:
+                continue
+            try:
+                values[name] = check(values[name])
+            except ValueError as error:
+                self.problems.append(f"--{name.replace('_', '-')}: {error}")
+                values[name] = None
+        return values
+
+    def _split(self, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """What argparse makes of them. A flag that it stumbles over is noted and left out, so that
+        the others are looked at too."""
+        while True:
+            try:
+                return self.parser.parse_known_args(arguments)
+            except argparse.ArgumentError as error:
+                flag = error.argument_name or ""
+                self.problems.append(f"{flag}: {error.message}".strip(": "))
+            kept = [
+                word
+                for word, after in zip(arguments, [*arguments[1:], "-"], strict=True)
+                if not ((word == flag and after.startswith("-")) or word.startswith(f"{flag}="))
+            ]
+            arguments = kept if len(kept) < len(arguments) else []
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def study_name(text: str) -> str:
+    """A name that is a folder of its own on any file system."""
+    bad = [character for character in text if unicodedata.category(character) in ("Cc", "Cs")]
+    if not text.strip() or bad or "/" in text or "\\" in text or text.startswith("."):
+        raise ValueError(f"{text!r}: a name has no slash, no control character and no dot in front")
+    if len(text) > LONGEST_NAME or len(text.encode()) > 240:
+        raise ValueError(
+            f"{text[:20]!r}…: a name has at most {LONGEST_NAME} characters and 240 bytes"
+        )
+    return text
+
+
+def tracking_uri(text: str) -> str:
+    """A database or server of MLflow's; no secrets, since it is stored with the study."""
+    _without_secrets(text, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    scheme = urlsplit(text).scheme.split("+")[0]
+    if scheme not in _STORES and text != "databricks":
+        listed = ", ".join(_STORES)
+        raise ValueError(
+            f"{text!r}: a database or a server ({listed}), such as sqlite:///mlflow.db"
+        )
+    return text
+
+
+def storage(text: str) -> str:
+    """A path or URI for a study; no secrets, since workers are told it."""
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"{text!r} is not a path or URI")
+    return _without_secrets(text, "the file system's own environment variables")
+
+
+def local_path(text: str) -> str:
+    """A folder of this machine."""
+    if "://" in text or not text.strip() or "\0" in text:
+        raise ValueError(f"{text!r} is not a folder of this machine")
+    return text
+
+
+def address(text: str) -> str:
+    """Where Ray is: `local`, `auto` or `HOST:PORT`."""
+    if text not in ("local", "auto") and not re.fullmatch(r"[^\s/:]+:[0-9]{1,5}", text):
+        raise ValueError(f"{text!r} is not local, auto or HOST:PORT")
+    return text
+
+
+def one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    allowed = tuple(choices)
+
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{text!r} is not one of {', '.join(allowed)}{nearest(text, allowed)}")
+        return text
+
+    return check
+
+
+def overrides(flags: list[str] | None) -> list[tuple[list[str], Any]]:
+    """`--set PATH=VALUE` as (path, value). Errors: ConfigError with every one that cannot be
+    read."""
+    edits, problems = [], []
+    for flag in flags or []:
+        path, equals, text = flag.partition("=")
+        keys = path.split(".")
+        if not equals or not all(keys):
+            problems.append(f"--set {flag}: expected PATH=VALUE, such as trial.optim.lr=0.1")
+            continue
+        try:
+            edits.append((keys, strict_yaml.scalar(text, f"--set {path}")))
+        except ConfigError as error:
+            problems += [f"--set {path}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError("--set", problems)
+    return edits
+
+
+def apply(data: Any, edits: list[tuple[list[str], Any]]) -> None:
+    """Edits a document in place; sections that are missing are made. What a key may be is
+    checked later. Errors: ConfigError for a path through something that is no section."""
+    problems = []
+    if not isinstance(data, dict):  # which is refused when it is checked
+        return
+    for keys, value in edits:
+        place = data
+        for depth, key in enumerate(keys[:-1], start=1):
+            if place.get(key) is None:
+                place[key] = {}
+            place = place[key]
+            if not isinstance(place, dict):
+                problems.append(
+                    f"--set {'.'.join(keys)}: {'.'.join(keys[:depth])} is not a section"
+                )
+                break
+        else:
+            place[keys[-1]] = value
+    if problems:
+        raise ConfigError("--set", problems)
+
+
+def _without_secrets(text: str, instead: str) -> str:
+    try:
+        password = urlsplit(text).password
+    except ValueError as error:
+        raise ValueError(f"not a URI: {error}") from None
+    if password is not None:
+        raise ValueError(f"a password does not belong in a URI; give it in {instead}")
+    return text

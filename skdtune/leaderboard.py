@@ -1,0 +1,233 @@
+"""Ranks the trials of a study: `python -m skdtune.leaderboard [STUDY]`, or `rank(study)`."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from skdtune import flags, records
+from skdtune.errors import run
+from skdtune.plan import is_beside
+from skdtune.records import Record, Study
+from skdtune.settings import LOWER_IS_BETTER
+
+_TIE_BREAK = "val/loss"
+_REFERENCES = (records.DEFAULT, records.FIRST)
+_LABELS = {
+    records.BASELINE: "baseline",
+    records.DEFAULT: "authors' default",
+    records.FIRST: "first trial",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """place: 1 is best. score: the metric at the last epoch, None before the first. gain: how
+    much better than the baseline, positive is better; None for a trial that did not come to the
+    full budget."""
+
+    place: int
+    record: Record
+    score: float | None
+    gain: float | None
+
+    @property
+    def key(self) -> str:
+        return self.record.key
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.record.role == records.BASELINE
+
+
+@dataclass(frozen=True)
+class Board:
+    """winner: the best trial of the search that came to its full budget; None while there is
+    none."""
+
+    study: str
+    metric: str
+    rows: list[Row]
+    winner: Row | None
+    default: Row | None
+    baseline: Row | None
+
+
+def rank(study: Study) -> Board:
+    """The study's trials, best first: those at the full budget by their last epoch, never by
+    their best; then stopped and unfinished ones, the furthest first; then those without a
+    result. A tie in the metric goes to the lower validation loss."""
+    metric = (study.space.get("search") or {}).get("metric", "val/accuracy")
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+
+    def order(record: Record) -> tuple:
+        score, loss = record.last.get(metric), record.last.get(_TIE_BREAK, 0.0)
+        if score is None or record.status in (records.DIVERGED, records.FAILED):
+            return (2, 0, 0, 0, record.key)
+        if record.status == records.FINISHED:
+            return (0, 0, sign * score, loss, record.key)
+        return (1, -record.epoch, sign * score, loss, record.key)
+
+    ordered = sorted(study.records.values(), key=order)
+    reference = next(
+        (r for r in ordered if r.role == records.BASELINE and r.status == records.FINISHED), None
+    )
+    zero = reference.last.get(metric) if reference else None
+    rows = []
+    for place, record in enumerate(ordered, start=1):
+        score = record.last.get(metric)
+        whole = record.status == records.FINISHED and score is not None and zero is not None
+        gain = _ahead(metric, score, zero) if whole else None
+        rows.append(Row(place, record, score, gain))
+    full = [r for r in rows if r.record.status == records.FINISHED and r.score is not None]
+    return Board(
+        study=study.name,
+        metric=metric,
+        rows=rows,
+        winner=next((row for row in full if not is_beside(row.record)), None),
+        default=next((row for row in full if row.record.role in _REFERENCES), None),
+        baseline=next((row for row in full if row.is_baseline), None),
+    )
+
+
+def as_json(board: Board) -> str:
+    """One object: study, metric, the keys of winner, default and baseline, and a list of trials."""
+    content = {
+        "study": board.study,
+        "metric": board.metric,
+        "note": "search scores: the best of many on the validation set, not a result",
+        **{role: row.key if row else None for role, row in _references(board).items()},
+        "trials": [
+            _flat(row) | {"params": row.record.params, "metrics": row.record.last}
+            for row in board.rows
+        ],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def as_csv(board: Board) -> str:
+    """A line a trial; a column for every searched value."""
+    paths = list(dict.fromkeys(path for row in board.rows for path in row.record.params))
+    lines = [
+        _flat(row) | {path: row.record.params.get(path, "") for path in paths} for row in board.rows
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, fieldnames=list(lines[0]) if lines else ["rank"], lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().rstrip("\n")
+
+
+def show(board: Board, console: Console) -> None:
+    """The table for a person, and below it what the winner is worth."""
+    table = Table(
+        title=escape(f"study {board.study}"), title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    for column in ("rank", "trial", "", "status", "epochs", board.metric, "vs baseline"):
+        table.add_column(
+            column, justify="right" if column in ("rank", "epochs", board.metric) else "left"
+        )
+    table.add_column("searched values", overflow="fold")
+    for row in board.rows:
+        record = row.record
+        table.add_row(
+            str(row.place),
+            row.key,
+            {records.BASELINE: "baseline", records.DEFAULT: "authors' default"}.get(
+                record.role, ""
+            ),
+            record.status,
+            f"{record.epoch}/{record.config['epochs']}",
+            _number(row.score),
+            "" if row.is_baseline else _signed(row.gain),
+            escape(", ".join(f"{path} {_plain(value)}" for path, value in record.params.items())),
+            style="bold" if row is board.winner else None,
+        )
+    console.print(table)
+    for line in summary(board):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def summary(board: Board) -> list[str]:
+    """The winner beside the authors' default and the baseline, with their difference."""
+    if board.winner is None:
+        return ["no trial of the search has come to its full budget"]
+    winner = board.winner
+    lines = [f"{'winner:':17} trial {winner.key}  {board.metric} {winner.score:.4f}"]
+    for row in filter(None, (board.default, board.baseline)):
+        label = f"{_LABELS[row.record.role]}:"
+        if row is winner:
+            lines.append(f"{label} it is the winner")
+            continue
+        ahead = f"(winner {_ahead(board.metric, winner.score, row.score):+.4f})"
+        lines.append(f"{label:17} trial {row.key}  {board.metric} {row.score:.4f}  {ahead}")
+    if winner is not board.baseline and winner.gain is not None and winner.gain <= 0:
+        lines.append("no setting beat the baseline")
+    lines.append(
+        f"These are search scores, the luckiest of {len(board.rows)} trials on the validation set; "
+        "`python -m skdtune.train` confirms the winner on the test set over several seeds."
+    )
+    return lines
+
+
+def main(arguments: list[str]) -> int:
+    parser = flags.Parser("skdtune.leaderboard", __doc__)
+    parser.study()
+    parser.tracking_uri()
+    parser.option(
+        "--format", "table, json or csv", choices=("table", "json", "csv"), default="table"
+    )
+    options = parser.parse(arguments)
+    from skdtune.finding import find
+
+    board = rank(find(options["study"], options["tracking_uri"]))
+    if options["format"] == "table":
+        console = Console()
+        show(board, Console(width=None if console.is_terminal else 200))
+    else:
+        print(as_json(board) if options["format"] == "json" else as_csv(board))
+    return 0
+
+
+def _ahead(metric: str, score: float, other: float) -> float:
+    """How much better the score is, in the metric's own direction."""
+    return other - score if metric in LOWER_IS_BETTER else score - other
+
+
+def _references(board: Board) -> dict[str, Row | None]:
+    return {"winner": board.winner, "default": board.default, "baseline": board.baseline}
+
+
+def _flat(row: Row) -> dict[str, object]:
+    return {
+        "rank": row.place,
+        "trial": row.key,
+        "role": row.record.role,
+        "status": row.record.status,
+        "epoch": row.record.epoch,
+        "epochs": row.record.config["epochs"],
+        "score": row.score,
+        "gain": row.gain,
+    }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    run(main)

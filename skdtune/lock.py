@@ -1,0 +1,107 @@
+"""One live owner a study: a second search of the same name is refused, a dead owner's place is
+taken."""
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from skdtune import records
+from skdtune.errors import ConfigError
+from trainables.storage import Folder
+
+_OWNER = "owner.json"
+_LOCK = ".lock"
+_BEAT_S = 10.0
+_DEAD_AFTER_S = 60.0
+_SETTLE_S = 1.0  # whoever started at the same moment has written by then: the last one stays
+
+
+@contextmanager
+def held(folder: Folder, name: str) -> Iterator[None]:
+    """Holds the study while the block runs.
+
+    On a local or shared file system the operating system's lock decides, which a killed owner
+    gives up at once. On an object store there is none: a heartbeat file decides, within a minute
+    and as well as the store allows. Errors: ConfigError naming the owner when it lives."""
+    if folder.local is None:
+        with _beating(folder, name):
+            yield
+        return
+    lock = FileLock(folder.local / _LOCK)
+    try:
+        folder.local.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _refusal(folder, name, _read(folder)) from None
+    except OSError as error:
+        raise ConfigError(f"study {name}", [f"{folder.uri} cannot be written: {error}"]) from None
+    try:
+        folder.write(_OWNER, json.dumps(records.owner()).encode())
+        yield
+    finally:
+        folder.delete(_OWNER)
+        _leave_no_trace(folder.local)
+        lock.release()
+
+
+@contextmanager
+def _beating(folder: Folder, name: str) -> Iterator[None]:
+    found = _read(folder)
+    if time.time() - found.get("beat", 0) < _DEAD_AFTER_S:
+        raise _refusal(folder, name, found)
+    me = {**records.owner(), "token": uuid.uuid4().hex}
+    stop = threading.Event()
+
+    def is_mine() -> bool:
+        return _read(folder).get("token", me["token"]) == me["token"]
+
+    def beat() -> None:
+        while not stop.wait(_BEAT_S):
+            with suppress(OSError):  # the store may be away for a moment
+                if is_mine():
+                    folder.write(_OWNER, json.dumps({**me, "beat": time.time()}).encode())
+
+    folder.write(_OWNER, json.dumps({**me, "beat": time.time()}).encode())
+    time.sleep(_SETTLE_S)
+    if _read(folder).get("token") != me["token"]:
+        raise _refusal(folder, name, _read(folder))
+    thread = threading.Thread(target=beat, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if is_mine():  # else we were taken for dead, and another owner has the study
+            folder.delete(_OWNER)
+
+
+def _leave_no_trace(folder: Path) -> None:
+    """Removes the folder of a study that came to nothing, and the one above when it is empty."""
+    if os.listdir(folder) == [_LOCK]:
+        (folder / _LOCK).unlink()
+        folder.rmdir()
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def _read(folder: Folder) -> dict:
+    try:
+        return json.loads(folder.read(_OWNER))
+    except (OSError, ValueError):
+        return {}
+
+
+def _refusal(folder: Folder, name: str, owner: dict) -> ConfigError:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", time.time())))
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {since}"
+    return ConfigError(
+        f"study {name}", [f"it is being run by {who} ({folder.uri}); give another --name"]
+    )

@@ -1,0 +1,109 @@
+"""Which trials a study runs, in which order, and what each is told: new ones, and what a resume
+goes on with."""
+
+import uuid
+from collections import Counter, deque
+from math import ceil
+from typing import Any
+
+from skdtune import records
+from skdtune.records import Record, Study
+from skdtune.settings import Resources
+from skdtune.space import BASELINE as BASELINE_METHOD
+from skdtune.space import SearchSpace
+
+_MOST_PUT_BACK = 3
+
+
+class Plan:
+    """Trials that are on the books but have not ended run first, then as many as are still asked
+    for.
+
+    known: what was on the books when the plan was made. ended_before: what had ended by then.
+    interrupted: the search is being stopped
+    from outside, so that a trial that ends now has not come to its end."""
+
+    def __init__(self, study: Study, space: SearchSpace, resources: Resources | None = None):
+        self.study, self.space = study, space
+        self.resources = resources or space.resources
+        self.interrupted = False
+        self.session = uuid.uuid4().hex
+        self.known = list(study.records.values())
+        self.ended_before = {record.key for record in self.known if record.has_ended}
+        self.queue = deque(study.unfinished)
+        self._put_back: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """How many trials the study has when it is done, the baseline included."""
+        beside = [record for record in self.study.records.values() if is_beside(record)]
+        return max(self.space.search.trials, len(self.study.records) - len(beside)) + len(beside)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no trial is left to start."""
+        return not self.queue and len(self.study.records) >= self.total
+
+    def put_back(self, record: Record) -> bool:
+        """Queues a trial again that Tune gave up, as it does when the process dies that was to
+        start it next; False when that has happened too often."""
+        self._put_back[record.key] += 1
+        if self._put_back[record.key] > _MOST_PUT_BACK:
+            return False
+        self.queue.append(record)
+        return True
+
+    def holds(self, record: Record) -> bool:
+        """Whether the trial is still to be started, or to be started again."""
+        return any(queued is record for queued in self.queue)
+
+    def new(self, params: dict[str, Any]) -> Record:
+        """A trial with these searched values, on the books from now on."""
+        return _add(self.study, records.SEARCH, params, self.space.config(params))
+
+    def trial_config(self, record: Record) -> dict:
+        """What Tune hands to the trainable."""
+        run = {
+            "key": record.key,
+            "role": record.role,
+            "beside": is_beside(record),
+            "study": self.study.folder.uri,
+            "after": record.epoch,
+            "threads": max(1, ceil(self.resources.cpu)),
+            "device": "cuda" if self.resources.gpu else "cpu",
+            "session": self.session,
+        }
+        return {"trial": record.config, "run": run}
+
+
+def is_beside(record: Record) -> bool:
+    """Whether the trial runs beside the search and is no point of its space, as the baseline
+    mostly is: it comes behind the first trial then, and else is the first trial itself."""
+    return record.role == records.BASELINE and record.key != _key(0)
+
+
+def add_references(study: Study, space: SearchSpace) -> None:
+    """Puts the first trials and the baseline on the books of a new study; both run to the full
+    budget.
+
+    A space of the baseline's own method needs none beside it: its first trial is the baseline.
+    """
+    own = space.fixed["method"].get("name") == BASELINE_METHOD
+    for index, entry in enumerate(space.first_trials()):
+        values = space.first_values(entry)
+        first = records.DEFAULT if space.is_authors_own(values) else records.FIRST
+        role = records.SEARCH if index else records.BASELINE if own else first
+        _add(study, role, values, space.config(values))
+        if index == 0 and not own:
+            _add(study, records.BASELINE, {}, space.baseline_config())
+
+
+def _add(study: Study, role: str, params: dict[str, Any], config: dict) -> Record:
+    index = 1 + max(map(int, study.records), default=-1)  # one may be lost, none is written over
+    record = Record(_key(index), role, params, config)
+    study.records[record.key] = record
+    return record
+
+
+def _key(index: int) -> str:
+    return f"{index:04d}"

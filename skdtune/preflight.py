@@ -1,0 +1,98 @@
+"""What is looked at before anything trains: the data set, the resources, and the plan for a
+person to read."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from skdtune import cluster, distributions
+from skdtune.errors import ConfigError
+from skdtune.plan import Plan, add_references, is_beside
+from skdtune.records import Study
+from skdtune.request import Request
+from skdtune.space import SearchSpace
+from trainables import data, models
+from trainables.data import Sets
+from trainables.sources import DataError
+
+
+def data_facts(space: SearchSpace) -> dict[str, Any]:
+    """Sizes and fingerprint of the data set that the first trial trains on.
+    Errors: ConfigError for a set that is missing or damaged."""
+    config = space.config(space.first_values(space.first_trials()[0]))
+    sets = load_data(config)
+    channels, height, width = sets.image_shape
+    data.forget()  # the driver trains nothing
+    return {
+        "name": config["data"]["name"],
+        "train": len(sets.train),
+        "validation": len(sets.held_out),
+        "classes": len(sets.classes),
+        "image": [channels, height, width],
+        "fingerprint": sets.fingerprint(),
+    }
+
+
+def load_data(config: dict, final: bool = False) -> Sets:
+    """The image sets of a trial's config. Errors: ConfigError for what cannot be loaded."""
+    try:
+        return data.build(**config["data"], final=final)
+    except (
+        DataError,
+        MemoryError,
+        RuntimeError,
+    ) as error:  # torch says out of memory by the latter
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"data set {config['data']['name']}", [first]) from None
+
+
+def check(request: Request, address: str, console: Console) -> None:
+    """Prints what a search would do, or go on with; nothing is trained or written. Errors: as the
+    search would have."""
+    space = request.space
+    facts = data_facts(space)
+    if address != cluster.LOCAL:
+        cluster.connect(address)
+    offer = cluster.offered()
+    resources, note = cluster.fitted(space.resources, offer, address)
+    concurrent = cluster.concurrency(resources, offer, request.options["concurrency"])
+    study = request.old or Study("", "search", space.document, space.name)
+    if request.old is None:
+        add_references(study, space)
+    beside = sum(is_beside(record) for record in study.records.values())
+    config = next(iter(study.records.values())).config
+    model = models.build(classes=facts["classes"], channels=facts["image"][0], **config["model"])
+    weights = sum(parameter.numel() for parameter in model.parameters())
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    images = "x".join(map(str, facts["image"]))
+    rows = {
+        "space": space.name,
+        "data": f"{facts['name']}: {facts['train']} to train on, {facts['validation']} for "
+        f"validation, {facts['classes']} classes, {images}",
+        "model": f"{config['model']['name']}, {weights:,} parameters",
+        "method": config["method"]["name"],
+        "trials": f"{Plan(study, space).total} ({space.search.trials} searched, {beside} baseline)",
+        "epochs": f"{config['epochs']} a trial, {_scheduler(space)}",
+        "objective": f"{space.search.mode} {space.search.metric}, by {space.search.sampler.name}",
+        "resources": f"{resources.cpu:g} CPU, {resources.gpu:g} GPU a trial, {concurrent} at once",
+    }
+    for label, value in rows.items():
+        table.add_row(label, value)
+    for path, parameter in space.parameters.items():
+        only = "".join(
+            f", when {p} is {' or '.join(map(str, v))}" for p, v in parameter.when.items()
+        )
+        table.add_row(path, distributions.describe(parameter.distribution) + only)
+    console.print(table)
+    if note:
+        console.print(note)
+
+
+def _scheduler(space: SearchSpace) -> str:
+    chosen = space.search.scheduler
+    if chosen.name == "none":
+        return "none stopped early"
+    share = f"1 in {chosen.reduction_factor:g} goes on"
+    return f"stopped early by ASHA from epoch {chosen.grace_period} on ({share})"

@@ -1,0 +1,109 @@
+"""Tune's events to the study's records. It touches memory and hands records on; it never waits."""
+
+import time
+from pathlib import Path
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from skdtune import records
+from skdtune.interrupt import Interrupt
+from skdtune.plan import Plan
+from skdtune.progress import Progress
+from skdtune.records import Record, Writer
+from trainables.classifier import OUTCOME
+
+_SAME_FAILURES = 3
+
+
+class Recorder(tune.Callback):
+    """Keeps the records of a running study."""
+
+    def __init__(self, plan: Plan, writer: Writer, interrupt: Interrupt, progress: Progress):
+        self.plan, self.study = plan, plan.study
+        self.writer, self.interrupt, self.progress = writer, interrupt, progress
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
+        self.progress.refresh()
+        if self.writer.error:
+            self.interrupt.fail(f"the study cannot be written: {self.writer.error}")
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        record = self._record(trial)
+        record.started = record.started or time.time()  # first: the uploader reads it meanwhile
+        record.attempts += 1
+        record.status = records.RUNNING
+        self._changed(record)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info
+    ) -> None:
+        record = self._record(trial)
+        new = "report" in result and record.add(result["report"])
+        record.host = result.get("host", record.host)
+        record.checkpoint = result.get("checkpoint", record.checkpoint)
+        warnings = [line for line in result.get("warnings", []) if line not in record.warnings]
+        record.warnings += warnings
+        if new or warnings:
+            self._changed(record)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        record, result = self._record(trial), trial.last_result or {}
+        record.error, record.details = result.get("error", ""), result.get("details", "")
+        outcome = result.get(OUTCOME)
+        if outcome is None and self.interrupt.reason:
+            record.status = records.INTERRUPTED
+        else:
+            self._end(record, outcome or records.STOPPED)
+        self._changed(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        record = self._record(trial)
+        if self.interrupt.reason or self.plan.holds(record):  # the sampler was told first
+            record.status = records.INTERRUPTED
+        else:
+            record.details = _error_text(trial)
+            lines = record.details.strip().splitlines()
+            record.error = lines[-1] if lines else "its process died"
+            self._end(record, records.FAILED)
+        self._changed(record)
+
+    def __getstate__(self) -> dict:
+        return {}  # Tune pickles it into snapshots that nobody reads
+
+    def get_state(self) -> None:
+        return None
+
+    def _end(self, record: Record, status: str) -> None:
+        record.ended = time.time()  # first: the uploader reads it meanwhile
+        record.status = status
+        if status != records.FINISHED:
+            record.checkpoint = ""
+        self.progress.ended(record)
+        self._stop_when_hopeless()
+
+    def _stop_when_hopeless(self) -> None:
+        """The first trials all failed with one error: so would the others."""
+        before = self.plan.ended_before
+        ended = [r for r in self.study.records.values() if r.has_ended and r.key not in before]
+        if len(ended) < _SAME_FAILURES or any(record.status != records.FAILED for record in ended):
+            return
+        if len({record.error for record in ended}) == 1:
+            self.interrupt.request(f"the first {len(ended)} trials failed alike: {ended[0].error}")
+
+    def _record(self, trial: Trial) -> Record:
+        return self.study.records[trial.config["run"]["key"]]
+
+    def _changed(self, record: Record) -> None:
+        self.writer.put(record)
+        if record.has_ended and record.status != records.FINISHED:
+            self.writer.discard(record)
+        self.progress.changed(record)
+
+
+def _error_text(trial: Trial) -> str:
+    """What Tune wrote down of the last failure."""
+    try:
+        return Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):  # it wrote nothing
+        return ""

@@ -1,0 +1,230 @@
+"""A study on disk, the truth about it: what was asked for, and one atomically written record a
+trial."""
+
+import dataclasses
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from skdtune.errors import ConfigError
+from trainables import metrics
+from trainables.checkpoint import CHECKPOINTS
+from trainables.storage import Folder
+
+FORMAT = 1
+STUDY_FILE = "study.json"
+TRIALS = "trials"
+
+# Roles
+# (`default` is the authors' own setting, `first` another that the space puts in its place)
+SEARCH, DEFAULT, FIRST, BASELINE, SEED = "search", "default", "first", "baseline", "seed"
+# Statuses; a trial that is neither of the last four is to be gone on with
+PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
+FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"
+ENDED = (FINISHED, STOPPED, DIVERGED, FAILED)
+
+
+@dataclass
+class Record:
+    """One trial. params: searched values by `section/key`. config: all it was trained with.
+    epochs: the metrics of each epoch, oldest first. checkpoint: the newest, below the study's
+    folder; empty once it is deleted. Times are Unix seconds."""
+
+    key: str
+    role: str
+    params: dict[str, Any]
+    config: dict
+    status: str = PENDING
+    attempts: int = 0
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    error: str = ""
+    details: str = ""
+    warnings: list[str] = field(default_factory=list)
+    checkpoint: str = ""
+    host: str = ""
+    started: float | None = None
+    ended: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self):
+        if self.seed is None:
+            self.seed = self.config.get("seed", 0)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The metrics of the newest epoch; empty before the first."""
+        return self.epochs[-1] if self.epochs else {}
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are on record."""
+        return self.last.get(metrics.EPOCH, 0)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    def add(self, report: dict[str, float]) -> bool:
+        """Takes the next epoch's report; one that is on record already changes nothing."""
+        new = report[metrics.EPOCH] > self.epoch
+        if new:
+            self.epochs.append(dict(report))
+        return new
+
+
+@dataclass
+class Study:
+    """kind: `search` or `training`. space: the document as run. data: sizes and fingerprint of
+    the set. folder: None for a study that was read from MLflow."""
+
+    name: str
+    kind: str
+    space: dict
+    space_name: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: float = field(default_factory=time.time)
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    tracking_uri: str = ""
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+    folder: Folder | None = None
+
+    def save(self) -> None:
+        """Writes what the study is; its trials are written by a `Writer`."""
+        content = {"format": FORMAT}
+        for item in dataclasses.fields(self):
+            if item.name not in ("records", "folder"):
+                content[item.name] = getattr(self, item.name)
+        self.folder.write(STUDY_FILE, _encode(content))
+
+    def save_record(self, record: Record) -> None:
+        self.folder.write(f"{TRIALS}/{record.key}.json", _encode(dataclasses.asdict(record)))
+
+    @property
+    def unfinished(self) -> list[Record]:
+        return [record for record in self.records.values() if not record.has_ended]
+
+
+def is_study(folder: Folder) -> bool:
+    return folder.exists(STUDY_FILE)
+
+
+def load(folder: Folder) -> Study:
+    """The study in a folder. Errors: ConfigError for one that is missing, damaged or of another
+    format."""
+    name = STUDY_FILE
+    try:
+        content = _decode(folder.read(name))
+        if content.pop("format", None) != FORMAT:
+            raise ConfigError(folder.uri, [f"{STUDY_FILE} is of another format than {FORMAT}"])
+        study = Study(**content, folder=folder)
+        if not isinstance(study.space, dict) or not isinstance(study.name, str):
+            raise TypeError("its space or its name is missing")
+        for name in [f"{TRIALS}/{found}" for found in folder.names(TRIALS)]:
+            record = Record(**_decode(folder.read(name)))
+            study.records[record.key] = record
+    except FileNotFoundError:
+        raise ConfigError(
+            folder.uri, [f"there is no study here ({STUDY_FILE} is missing)"]
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(folder.uri, [f"{name} cannot be read: {error}"]) from None
+    return study
+
+
+_LOCAL_PAUSES_S = (0.2, 1.0)  # before a write is tried again
+_STORE_PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)  # a store may be away for a moment
+
+
+class Writer:
+    """Writes changed records from a thread of its own, so that storage never holds up the search.
+
+    Each record is written whole, the newest version wins. What is lost when the process is
+    killed is at most what was changed in the last moment, and the trial's checkpoint holds those
+    epochs too."""
+
+    def __init__(self, study: Study):
+        self.error: OSError | None = None
+        self._study = study
+        self._changed: dict[str, bytes] = {}
+        self._discarded: list[str] = []
+        self._condition = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        self._thread.start()
+
+    def put(self, record: Record) -> None:
+        """Hands over the record as it is now."""
+        data = _encode(dataclasses.asdict(record))
+        with self._condition:
+            self._changed[record.key] = data
+            self._condition.notify_all()
+
+    def discard(self, record: Record) -> None:
+        """Deletes the trial's checkpoints, after its record is written."""
+        with self._condition:
+            self._discarded.append(record.key)
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """Waits until everything is written. Errors: OSError, the first that a write met."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._thread.join()
+        if self.error:
+            raise self.error
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._changed or self._discarded or self._closing)
+                batch, self._changed = self._changed, {}
+                discarded, self._discarded = self._discarded, []
+                if not batch and not discarded:
+                    return
+            folder = self._study.folder
+            for key, data in batch.items():
+                self._attempt(folder.write, f"{TRIALS}/{key}.json", data)
+            for key in discarded:
+                if not self.error:  # a record that is not on disk still needs its checkpoints
+                    self._attempt(folder.delete, f"{CHECKPOINTS}/{key}")
+
+    def _attempt(self, action: Callable[..., None], *arguments: object) -> None:
+        pauses_s = _LOCAL_PAUSES_S if self._study.folder.local else _STORE_PAUSES_S
+        for pause_s in (*pauses_s, None):
+            try:
+                action(*arguments)
+                return
+            except Exception as error:  # noqa: BLE001 - a writer that dies in silence loses records
+                if pause_s is None:
+                    kept = error if isinstance(error, OSError) else OSError(repr(error))
+                    self.error = self.error or kept
+                else:
+                    time.sleep(pause_s)
+
+
+def owner() -> dict[str, Any]:
+    """Who is running a study, for the message to whoever tries to run it too."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+
+
+def _encode(content: dict) -> bytes:
+    """As JSON; what is no text, such as half a surrogate pair in a file's name, by its number."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
+    return text.encode(errors="backslashreplace")
+
+
+def _decode(data: bytes) -> dict:
+    content = json.loads(data)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object")
+    return content

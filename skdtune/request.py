@@ -1,0 +1,140 @@
+"""What a search command asks for: its flags, the space they edit, and the study they resume."""
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from skdtune import flags, records, space
+from skdtune.errors import ConfigError, together
+from skdtune.finding import STUDIES, newest, on_disk
+from skdtune.records import Study
+from skdtune.space import SearchSpace
+from skdtune.strict_yaml import Document
+from trainables.storage import Folder
+
+DEFAULT_SPACE = "quickstart"
+
+
+@dataclass(frozen=True)
+class Request:
+    """space: with all edits. name, folder: of the study. old: the study to resume, as it was
+    found."""
+
+    space: SearchSpace
+    name: str
+    folder: Folder
+    old: Study | None
+    options: dict[str, Any]
+
+
+def read(parser: flags.Parser, arguments: list[str]) -> Request:
+    """Errors: ConfigError with every problem of the flags, the space and the study at once."""
+    errors: list[ConfigError] = []
+    options = parser.read(arguments)
+    if parser.problems:
+        errors.append(ConfigError(parser.program, parser.problems))
+    edits, old, wanted, place = [], None, None, None
+    try:
+        edits = flags.overrides(options["set"])
+    except ConfigError as error:
+        errors.append(error)
+    try:
+        old = _existing(options) if options["resume"] else None
+    except ConfigError as error:
+        errors.append(error)
+    try:
+        wanted = _space(options, edits, old)
+    except ConfigError as error:
+        errors.append(error)
+    try:
+        if old:
+            place = old.name, old.folder
+        elif not options["resume"]:
+            place = _new_place(options, wanted)
+    except ConfigError as error:
+        errors.append(error)
+    if errors:
+        raise together(errors)
+    return Request(wanted, *place, old, options)
+
+
+def _existing(options: dict[str, Any]) -> Study:
+    """The study that `--resume` means."""
+    if options["storage"]:
+        return _search(records.load(_folder(options["storage"])))
+    name, asked = options["name"], options["space"]
+    folder = on_disk(name) if name else newest(PurePosixPath(asked).stem if asked else None)
+    if folder is None:
+        which = " ".join(["no study", *filter(None, [name or asked])])
+        raise ConfigError("--resume", [f"{which} in ./{STUDIES} to resume"])
+    return _search(records.load(folder))
+
+
+def _search(study: Study) -> Study:
+    if study.kind != "search":
+        problem = "it is a final training; the same skdtune.train command goes on with it"
+        raise ConfigError(f"study {study.name}", [problem])
+    return study
+
+
+def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpace:
+    """The space asked for: a file's, or when resuming without one what the study was started
+    with."""
+
+    def override(data: Any) -> None:
+        flags.apply(data, edits)
+        if isinstance(data, dict):
+            _shorten(data, options["epochs"], options["trials"])
+
+    asked = options["space"]
+    if old is None or asked is not None:
+        return space.load(space.locate(DEFAULT_SPACE if asked is None else asked), override)
+    document = copy.deepcopy(old.space)
+    override(document)
+    return space.build(Document(document), old.space_name, f"study {old.name}")
+
+
+def _shorten(data: dict, epochs: int | None, trials: int | None) -> None:
+    """`--epochs` and `--trials`; the grace period keeps its share of the budget."""
+    if trials is not None and isinstance(data.setdefault("search", {}), dict):
+        data["search"]["trials"] = trials
+    trial = data.get("trial")
+    if epochs is None or not isinstance(trial, dict):
+        return
+    before, trial["epochs"] = trial.get("epochs"), epochs
+    search = data.get("search")
+    scheduler = search.get("scheduler") if isinstance(search, dict) else None
+    if (
+        isinstance(scheduler, dict)
+        and type(before) is int
+        and type(scheduler.get("grace_period")) is int
+    ):
+        scheduler["grace_period"] = max(
+            1, round(scheduler["grace_period"] * epochs / max(before, 1))
+        )
+
+
+def _new_place(options: dict[str, Any], wanted: SearchSpace | None) -> tuple[str, Folder]:
+    """Name and folder of a new study. Errors: ConfigError when there is one already."""
+    name = options["name"]
+    if options["storage"]:
+        folder = _folder(options["storage"])
+        name = name or folder.name
+    else:
+        name = name or f"{wanted.name if wanted else ''}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = Folder(STUDIES / name)
+    if records.is_study(folder):
+        ended = sum(record.has_ended for record in records.load(folder).records.values())
+        where = f"{ended} trials ended, in {folder.uri}"
+        problem = f"it exists ({where}); add --resume, or give another --name"
+        raise ConfigError(f"study {name}", [problem])
+    return name, folder
+
+
+def _folder(place: str) -> Folder:
+    try:
+        return Folder(place)
+    except (OSError, ValueError) as error:
+        raise ConfigError("--storage", [str(error)]) from None

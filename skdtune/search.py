@@ -1,0 +1,107 @@
+"""Runs one search and prints its leaderboard: `python -m skdtune.search [SPACE]`."""
+
+import logging
+import shlex
+import warnings
+
+from rich.console import Console
+
+from skdtune import cluster, flags, leaderboard, preflight, records, request, session
+from skdtune.errors import NOTHING_FINISHED, run
+from skdtune.session import Ending
+
+
+def main(arguments: list[str]) -> int:
+    _silence()
+    wanted = request.read(_parser(), arguments)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if wanted.options["check"]:
+        preflight.check(wanted, cluster.where(wanted.options["address"]), console)
+        return 0
+    ending = session.run(wanted, console)
+    return _conclude(ending, wanted.options["storage"], console)
+
+
+def _parser() -> flags.Parser:
+    parser = flags.Parser("skdtune.search", __doc__)
+    parser.argument(
+        "space", f"a YAML file, or a name in search_spaces (default: {request.DEFAULT_SPACE})"
+    )
+    parser.option(
+        "--trials", "settings to try; the baseline runs beside them", check=flags.count, metavar="N"
+    )
+    parser.option(
+        "--epochs",
+        "full budget of a trial; the grace period scales with it",
+        check=flags.count,
+        metavar="N",
+    )
+    parser.option(
+        "--set", "edit any key, such as trial.optim.lr=0.1", metavar="PATH=VALUE", many=True
+    )
+    parser.option(
+        "--name", "of the study (default: the space's name and the time)", check=flags.study_name
+    )
+    parser.option(
+        "--storage", "folder or URI of the study (default: ./studies/NAME)", check=flags.storage
+    )
+    parser.tracking_uri()
+    parser.option(
+        "--address",
+        "of Ray: local, auto or HOST:PORT (default: RAY_ADDRESS, else local)",
+        check=flags.address,
+    )
+    parser.option(
+        "--concurrency",
+        "most trials at once (default: as many as fit)",
+        check=flags.count,
+        metavar="N",
+    )
+    parser.switch("--resume", "go on with the study of that name, or the newest of the space")
+    parser.switch("--check", "check everything, print the plan and stop")
+    return parser
+
+
+def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
+    """Prints what came of it; returns the exit code."""
+    study = ending.study
+    place = storage or study.name
+    board = leaderboard.rank(study)
+    wide = Console(width=None if console.is_terminal else 200, highlight=False)
+    leaderboard.show(board, wide)
+    if board.winner is not None:
+        console.print(
+            f"best config: {study.folder.uri}/{session.BEST}; "
+            f"a copy here: python -m skdtune.export {shlex.quote(place)}"
+        )
+    if not ending.mirrored:
+        console.print(
+            f"MLflow lacks some of it; catch up: python -m skdtune.sync {shlex.quote(place)}"
+        )
+    console.print(f"{ending.seconds:.0f} s")
+    if ending.stopped:
+        where = (
+            f"--storage {shlex.quote(storage)}" if storage else f"--name {shlex.quote(study.name)}"
+        )
+        console.print(f"stopped: {ending.stopped}")
+        console.print(f"go on with: python -m skdtune.search --resume {where}")
+        return 128 + ending.signal if ending.signal else NOTHING_FINISHED
+    finished = any(record.status == records.FINISHED for record in study.records.values())
+    return 0 if finished else NOTHING_FINISHED
+
+
+def _silence() -> None:
+    """What the libraries say about themselves is not for the user of a search."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    for name in ("ray", "mlflow", "alembic", "sqlalchemy"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # a failed trial is in its record and has its line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="(mlflow|sqlalchemy|ray|torch).*")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,172 @@
+"""Runs a study from its first trial to its last, or from wherever it was left."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from skdtune import cluster, export, lock, preflight, records, tuning
+from skdtune.differences import differences
+from skdtune.errors import ConfigError
+from skdtune.interrupt import Interrupt
+from skdtune.leaderboard import rank
+from skdtune.plan import Plan, add_references
+from skdtune.provenance import git_commit, versions
+from skdtune.records import Study, Writer
+from skdtune.request import Request
+from skdtune.settings import Resources
+from skdtune.tracking_uri import absolute, default_uri
+from skdtune.uploader import Uploader
+
+BEST = "best.yaml"
+_MLFLOW_PATIENCE_S = 30.0  # at the end, for what it has not taken yet
+
+
+@dataclass(frozen=True)
+class Ending:
+    """study: as it stands now. stopped: why it did not come to its end, empty when it did. signal:
+    that stopped it. mirrored: MLflow has all of it."""
+
+    study: Study
+    stopped: str
+    signal: int | None
+    mirrored: bool
+    seconds: float
+
+
+def run(request: Request, console: Console) -> Ending:
+    """Runs what is left of the study and returns when it is done or stopped; all of it is on
+    disk then.
+
+    Errors: ConfigError before anything is trained or written (no such data, a study of that name
+    that lives, a changed space, no room for a trial)."""
+    started = time.monotonic()
+    mirror = request.options["tracking_uri"] or (request.old and request.old.tracking_uri)
+    uri = absolute(mirror or default_uri())
+    facts = preflight.data_facts(request.space)
+    address = cluster.where(request.options["address"])
+    with lock.held(request.folder, request.name):
+        study = _resumed(request, facts) if request.old else _new(request, facts)
+        study.tracking_uri = uri
+        cluster.connect(address)
+        try:
+            resources, note = cluster.fitted(request.space.resources, cluster.offered(), address)
+            concurrent = cluster.concurrency(
+                resources, cluster.offered(), request.options["concurrency"]
+            )
+            plan = Plan(study, request.space, resources)
+            _write(study, new=request.old is None)
+            for line in (*_headline(plan, concurrent, address), note):
+                if line:
+                    console.print(line)
+            interrupt, mirrored = _search(plan, resources, concurrent, console)
+        finally:
+            ray.shutdown()
+    stopped = interrupt.reason if study.unfinished or not plan.is_done else ""
+    seconds = time.monotonic() - started
+    return Ending(study, stopped or interrupt.failure, interrupt.signal, mirrored, seconds)
+
+
+def _search(
+    plan: Plan, resources: Resources, concurrent: int, console: Console
+) -> tuple[Interrupt, bool]:
+    """Runs the plan and closes all that was opened for it, whatever happens."""
+    study = plan.study
+    interrupt = Interrupt(lambda: setattr(plan, "interrupted", True))
+    interrupt.listen()
+    writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
+    try:
+        tuning.run(plan, resources, concurrent, writer, interrupt, console)
+    except (tune.TuneError, ray.exceptions.RayError) as error:
+        interrupt.fail(f"Ray Tune gave up: {str(error).strip().splitlines()[0]}")
+    finally:
+        ray.shutdown()
+        try:
+            _close_open_ends(study, writer)
+        except OSError as error:
+            interrupt.fail(f"the study cannot be written: {error}")
+        was_stopped = interrupt.signal is not None
+        mirrored = uploader.close(
+            _MLFLOW_PATIENCE_S, give_up=lambda: not was_stopped and interrupt.signal is not None
+        )
+    return interrupt, mirrored
+
+
+def _new(request: Request, facts: dict[str, Any]) -> Study:
+    if records.is_study(request.folder):  # made since the request was read
+        raise ConfigError(
+            f"study {request.name}", ["it exists; add --resume, or give another --name"]
+        )
+    study = Study(
+        name=request.name,
+        kind="search",
+        space=request.space.document,
+        space_name=request.space.name,
+        versions=versions(),
+        commit=git_commit(),
+        data=facts,
+        folder=request.folder,
+    )
+    add_references(study, request.space)
+    return study
+
+
+def _resumed(request: Request, facts: dict[str, Any]) -> Study:
+    """The study as it is now. Errors: ConfigError with every difference that would mix two
+    searches."""
+    study = records.load(request.folder)
+    problems = [
+        f"it cannot go on with another {line}"
+        for line in differences(study.space, request.space.document)
+    ]
+    if study.data.get("fingerprint") != facts["fingerprint"]:
+        problems.append(
+            "it cannot go on with another data set: images or labels have changed since it began"
+        )
+    if problems:
+        raise ConfigError(f"study {study.name}", problems)
+    study.space = request.space.document
+    now = {"versions": versions(), "commit": git_commit()}
+    if now != {"versions": study.versions, "commit": study.commit}:
+        study.resumed.append({"time": time.time(), **now})
+    for record in study.records.values():
+        if record.status == records.FAILED:  # what it failed of may be mended now
+            record.status, record.error, record.ended = records.PENDING, "", None
+    return study
+
+
+def _write(study: Study, new: bool) -> None:
+    """The records first: a study whose own file is there is complete."""
+    try:
+        if new:
+            study.folder.delete(records.TRIALS)  # of a start that was killed before it was complete
+        for record in study.unfinished:
+            study.save_record(record)
+        study.save()
+    except OSError as error:
+        raise ConfigError("--storage", [f"{study.folder.uri} cannot be written: {error}"]) from None
+
+
+def _close_open_ends(study: Study, writer: Writer) -> None:
+    """A trial that was running when all was stopped is one to go on with. Errors: OSError."""
+    for record in study.records.values():
+        if record.status == records.RUNNING:
+            record.status = records.INTERRUPTED
+            writer.put(record)
+    writer.close()
+    if rank(study).winner is not None:
+        study.folder.write(BEST, export.text(study).encode())
+
+
+def _headline(plan: Plan, concurrent: int, address: str) -> list[str]:
+    ended = sum(record.has_ended for record in plan.study.records.values())
+    left = f", {ended} of them ended" if ended else ""
+    where = "this machine" if address == cluster.LOCAL else address
+    return [
+        f"study {plan.study.name}: {plan.total} trials{left}, {plan.space.fixed['epochs']} epochs, "
+        f"{concurrent} at a time on {where}",
+        f"records in {plan.study.folder.uri}, mirrored to MLflow at {plan.study.tracking_uri}",
+    ]

@@ -1,0 +1,89 @@
+"""How a search runs, as signatures: the keys of a space's `search` and `resources` and their
+defaults."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from trainables.bounds import Bounds, Count, CountOrZero, Positive
+from trainables.sections import Problem, argument_problems
+
+Metric = Literal["val/accuracy", "val/top5", "val/loss", "val/ece"]
+LOWER_IS_BETTER = ("val/loss", "val/ece")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """name: `tpe` (Optuna's multivariate, grouped TPE) or `random`. startup_trials: random ones
+    before TPE models anything; Optuna's own default is 10."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    seed: Annotated[int, Bounds(at_least=0, below=2**32)] = 0  # what numpy takes
+    startup_trials: CountOrZero = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """name: `asha` (asynchronous successive halving, arXiv:1810.05934, on the epoch) or `none`.
+    grace_period: epochs before the first trial may be stopped. reduction_factor: one in so many
+    goes on."""
+
+    name: Literal["asha", "none"] = "asha"
+    grace_period: Count = 1
+    reduction_factor: Annotated[float, Bounds(above=1)] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """trials: how many settings are tried, the first trials among them; the baseline runs beside
+    them."""
+
+    metric: Metric = "val/accuracy"
+    mode: Literal["max", "min"] = "max"
+    trials: Count = 16
+    sampler: Sampler = field(default_factory=Sampler)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    first_trials: list = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one trial takes. gpu: a fraction shares one; a machine of its own without a GPU uses
+    its CPU."""
+
+    cpu: Positive = 1
+    gpu: Annotated[float, Bounds(at_least=0, at_most=1)] = 0
+
+
+def search(data: Any) -> tuple[Search, list[Problem]]:
+    """The search settings of a space, or the defaults and what is wrong."""
+    if not isinstance(data, dict):
+        return Search(), [("search", "must be a section of settings")]
+    data, problems = dict(data), []
+    for key, kind in (("sampler", Sampler), ("scheduler", Scheduler)):
+        if key in data:
+            data[key], found = section(f"search.{key}", kind, data[key])
+            problems += found
+    nested = {key: data.pop(key) for key in ("sampler", "scheduler") if key in data}
+    first = data.pop("first_trials", [])
+    if not isinstance(first, list) or not all(isinstance(entry, dict) for entry in first):
+        problems.append(
+            ("search.first_trials", "must be a list of mappings from a parameter to its value")
+        )
+    if "mode" not in data and data.get("metric") in LOWER_IS_BETTER:
+        data["mode"] = "min"
+    search, found = section("search", Search, data)
+    problems += found
+    better = "min" if search.metric in LOWER_IS_BETTER else "max"
+    if not found and search.mode != better:
+        problems.append(
+            ("search.mode", f"{search.mode!r}: of {search.metric} the {better} is the best")
+        )
+    return (search, problems) if problems else (Search(**data, **nested, first_trials=first), [])
+
+
+def section(place: str, kind: type, data: Any) -> tuple[Any, list[Problem]]:
+    """The settings object of a section, or its defaults and what is wrong."""
+    if not isinstance(data, dict):
+        return kind(), [(place, "must be a section of settings")]
+    found = argument_problems(place, data, kind.__init__, f"{place} has no such setting")
+    return (kind(), found) if found else (kind(**data), [])

@@ -1,0 +1,41 @@
+"""Brings MLflow up to date with a study on disk: `python -m skdtune.sync [STUDY]`. Repeating it
+changes nothing."""
+
+import sys
+
+from skdtune import flags, lock, records
+from skdtune.errors import NOTHING_FINISHED, ConfigError, run
+from skdtune.finding import newest, on_disk
+from skdtune.tracking_uri import default_uri
+
+
+def main(arguments: list[str]) -> int:
+    parser = flags.Parser("skdtune.sync", __doc__)
+    parser.study()
+    parser.tracking_uri()
+    options = parser.parse(arguments)
+    folder = newest() if options["study"] is None else on_disk(options["study"])
+    if folder is None:
+        raise ConfigError(
+            options["study"] or "STUDY", ["no such study in ./studies, and no study's folder"]
+        )
+    from skdtune import tracking
+
+    study = records.load(folder)
+    uri = options["tracking_uri"] or study.tracking_uri or default_uri()
+    try:
+        with lock.held(folder, study.name):
+            study = records.load(folder)  # as it is now that nobody else changes it
+            tracking.Mirror(study, uri).push(live=False)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a server, a database or its driver, each its own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"MLflow at {uri} cannot be written: {first}", file=sys.stderr)
+        return NOTHING_FINISHED
+    print(f"{uri} has study {study.name}: {len(study.records)} trials")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

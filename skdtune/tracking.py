@@ -1,0 +1,329 @@
+"""Makes an MLflow server equal to a study's records, as often as wanted, from scratch or going
+on."""
+
+import getpass
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from skdtune import records
+from skdtune.artifacts import study_files
+from skdtune.leaderboard import rank
+from skdtune.records import Record, Study
+from skdtune.strict_yaml import dump
+from trainables import metrics
+
+EXPERIMENT = "skdtune"
+STUDY_ID = "skdtune.study_id"
+_STUDY, _KIND, _TRIAL, _MIRRORED = (
+    "skdtune.study",
+    "skdtune.kind",
+    "skdtune.trial",
+    "skdtune.mirrored",
+)
+_PARENT = "mlflow.parentRunId"
+_STATUS = {
+    records.FINISHED: "FINISHED",
+    records.STOPPED: "FINISHED",
+    records.DIVERGED: "FAILED",
+    records.FAILED: "FAILED",
+}
+_MOST_ENTITIES, _MOST_PARAMS, _LONGEST_PARAM = 1000, 100, 6000
+
+
+class Mirror:
+    """The runs of one study: a parent, and a child a trial, found by tags before any is made.
+
+    Every write can be repeated without effect: metrics carry their own time, parameters never
+    change, and a child's `skdtune.mirrored` tag, written last, says up to where it is complete.
+    """
+
+    def __init__(self, study: Study, uri: str):
+        self.study = study
+        self.client = MlflowClient(tracking_uri=uri)
+        self.uri = uri
+        self.parent = ""
+        self.children: dict[str, str] = {}
+        self.mirrored: dict[str, str] = {}
+
+    def push(self, live: bool) -> None:
+        """Brings the server up to date. live: the study is running; else nothing of it is left
+        RUNNING. Errors: MlflowException and OSError when the server cannot be reached; push
+        again later."""
+        if not self.parent:
+            self._find_runs(live)
+        for record in list(self.study.records.values()):
+            if record.attempts:
+                self._push_trial(record, live)
+        if not live:
+            self._find_runs(live)  # an answer that was lost on the way has left a second run behind
+            self._close()
+
+    def _find_runs(self, live: bool) -> None:
+        experiment = _experiment(self.client, self.uri)
+        runs = list(_search(self.client, [experiment], f"tags.`{STUDY_ID}` = '{self.study.id}'"))
+        in_use = {self.parent, *self.children.values()}
+        runs.sort(
+            key=lambda run: (
+                run.info.run_id not in in_use,
+                _MIRRORED not in run.data.tags,
+                run.info.start_time,
+                run.info.run_id,
+            )
+        )
+        kept: dict[str, Run] = {}
+        for run in runs:
+            key = run.data.tags.get(_TRIAL, "")
+            if key in kept:  # an answer was lost and the run was made again
+                self.client.delete_run(run.info.run_id)
+            else:
+                kept[key] = run
+        if "" not in kept:
+            kept[""] = self._create(
+                experiment, self.study.name, self.study.created, self._study_tags()
+            )
+        parent = kept.pop("").info.run_id
+        if parent != self.parent:
+            self.client.log_dict(parent, _about(self.study), "study.json")
+            self.client.log_text(parent, dump(self.study.space), "space.yaml")
+        for run in kept.values():
+            if run.data.tags.get(_PARENT) != parent:  # it hung below a run made twice
+                self.client.set_tag(run.info.run_id, _PARENT, parent)
+        if live:
+            self.client.update_run(parent, status="RUNNING")
+        self.experiment, self.parent = experiment, parent
+        self.children = {key: run.info.run_id for key, run in kept.items()}
+        self.mirrored = {key: run.data.tags.get(_MIRRORED, "") for key, run in kept.items()}
+
+    def _push_trial(self, record: Record, live: bool) -> None:
+        status = _STATUS.get(record.status, "RUNNING" if live else "KILLED")
+        epochs = list(record.epochs)
+        mark = f"{len(epochs)} epochs, attempt {record.attempts}, {record.status}, {status}"
+        if self.mirrored.get(record.key) == mark:
+            return
+        if record.key not in self.children:
+            tags = self._trial_tags(record)
+            run = self._create(self.experiment, f"trial {record.key}", record.started, tags)
+            self.children[record.key] = run.info.run_id
+        run_id = self.children[record.key]
+        if not self.mirrored.get(record.key):
+            self.client.log_text(run_id, dump(record.config), "config.yaml")
+            for params in _slices(_params(record.config), _MOST_PARAMS):
+                self.client.log_batch(run_id, params=params)
+        known = int((self.mirrored.get(record.key) or "0").split()[0])
+        points = [point for report in epochs[known:] for point in _points(report)]
+        for part in _slices(points, _MOST_ENTITIES):
+            self.client.log_batch(run_id, metrics=part)
+        state = {"skdtune.outcome": record.status, "skdtune.attempts": record.attempts}
+        state |= {"skdtune.node": record.host, "skdtune.error": record.error[:5000]}
+        self.client.log_batch(
+            run_id, tags=[RunTag(key, _writable(value)) for key, value in state.items()]
+        )
+        if status == "RUNNING":
+            self.client.update_run(run_id, status=status)
+        else:
+            ended = record.ended or record.last.get(metrics.TIMESTAMP) or record.started
+            self.client.set_terminated(run_id, status, end_time=int(ended * 1000))
+        self.client.set_tag(run_id, _MIRRORED, mark)
+        self.mirrored[record.key] = mark
+
+    def _close(self) -> None:
+        """The study's own files, then its status."""
+        with tempfile.TemporaryDirectory() as folder:
+            study_files(self.study, Path(folder))
+            self.client.log_artifacts(self.parent, folder)
+        for tag, value in _summary(self.study).items():
+            self.client.set_tag(self.parent, tag, value)
+        statuses = [record.status for record in self.study.records.values()]
+        ended = max(
+            (r.ended or r.last.get(metrics.TIMESTAMP, 0) for r in self.study.records.values()),
+            default=0,
+        )
+        if self.study.unfinished:
+            status = "KILLED"
+        else:
+            status = "FINISHED" if records.FINISHED in statuses else "FAILED"
+        self.client.set_terminated(self.parent, status, end_time=int(ended * 1000))
+
+    def _create(self, experiment: str, name: str, started: float, tags: dict[str, Any]) -> Run:
+        common = {
+            STUDY_ID: self.study.id,
+            _STUDY: self.study.name,
+            "skdtune.space": self.study.space_name,
+            "mlflow.user": _user(),
+            "mlflow.source.name": f"skdtune.{'search' if self.study.kind == 'search' else 'train'}",
+            "mlflow.source.type": "LOCAL",
+        }
+        if self.study.commit:
+            common["mlflow.source.git.commit"] = self.study.commit
+        return self.client.create_run(experiment, int(started * 1000), {**common, **tags}, name)
+
+    def _study_tags(self) -> dict[str, str]:
+        origin = self.study.space.get("provenance") or {}
+        linked = {
+            f"skdtune.from_{key}": str(origin[key])
+            for key in ("study", "study_id", "trial")
+            if key in origin
+        }
+        return {_KIND: self.study.kind, **linked}
+
+    def _trial_tags(self, record: Record) -> dict[str, str]:
+        return {
+            _KIND: "seed" if record.role == records.SEED else "trial",
+            _TRIAL: record.key,
+            _PARENT: self.parent,
+            "skdtune.role": record.role,
+            "skdtune.method": record.config["method"]["name"],
+            "skdtune.config": json.dumps(record.config),
+            "skdtune.params": json.dumps(record.params),
+        }
+
+
+def exists(uri: str) -> bool:
+    """Whether there is anything to read; looking into a database file that is not there makes
+    it."""
+    scheme, _, place = uri.partition(":///")
+    return not scheme.startswith("sqlite") or Path(place).is_file()
+
+
+def read_study(name: str, uri: str) -> Study | None:
+    """The newest study of that name on a server, each trial with its last epoch alone; None
+    without one. Errors: MlflowException when the server cannot be reached."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return None
+    # a filter cannot hold a quote: any one character in its place, then the whole name is compared
+    like = name.replace("'", "_")
+    found = _search(client, [experiment.experiment_id], f"tags.`{_STUDY}` LIKE '{like}'")
+    tagged = ((run.data.tags, run) for run in found)
+    parents = [run for tags, run in tagged if _TRIAL not in tags and tags[_STUDY] == name]
+    if not parents:
+        return None
+    # a final training bears the name of the search it came from: the search is what is meant
+    searches = [run for run in parents if run.data.tags.get(_KIND) == "search"]
+    parent = max(searches or parents, key=lambda run: run.info.start_time)
+    with tempfile.TemporaryDirectory() as folder:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=parent.info.run_id, artifact_path="study.json", dst_path=folder, tracking_uri=uri
+        )
+        study = Study(**json.loads(Path(path).read_text()))
+    runs = _search(client, [experiment.experiment_id], f"tags.`{STUDY_ID}` = '{study.id}'")
+    for run in runs:
+        if _TRIAL in run.data.tags:
+            record = _record(run)
+            study.records[record.key] = record
+    study.records = dict(sorted(study.records.items()))
+    return study
+
+
+def _record(run: Run) -> Record:
+    tags, last = run.data.tags, dict(run.data.metrics)
+    if last:
+        last[metrics.EPOCH] = int(last[metrics.EPOCH])
+    return Record(
+        key=tags[_TRIAL],
+        role=tags["skdtune.role"],
+        params=json.loads(tags["skdtune.params"]),
+        config=json.loads(tags["skdtune.config"]),
+        status=tags.get("skdtune.outcome", records.RUNNING),
+        epochs=[last] if last else [],
+        error=tags.get("skdtune.error", ""),
+        host=tags.get("skdtune.node", ""),
+    )
+
+
+def _user() -> str:
+    """Who runs this; a container's user often has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _experiment(client: MlflowClient, uri: str) -> str:
+    """The id of our experiment, made when there is none; another process may make it at the same
+    time."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        place = None
+        if uri.startswith("sqlite"):  # else MLflow keeps artifacts below the working folder
+            database = Path(uri.partition(":///")[2]).absolute()
+            place = (database.parent / "mlartifacts").as_uri()
+        try:
+            return client.create_experiment(EXPERIMENT, artifact_location=place)
+        except MlflowException:
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+    return found.experiment_id
+
+
+def _search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs(experiments, query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _about(study: Study) -> dict:
+    return {
+        name: getattr(study, name)
+        for name in (
+            "name",
+            "kind",
+            "space",
+            "space_name",
+            "id",
+            "created",
+            "versions",
+            "commit",
+            "data",
+        )
+    }
+
+
+def _summary(study: Study) -> dict[str, str]:
+    board = rank(study)
+    if study.kind != "search" or board.winner is None:
+        return {}
+    score = f"{board.metric} {board.winner.score:.4f}"
+    return {"skdtune.winner": board.winner.key, "skdtune.search_score": score}
+
+
+def _points(report: dict[str, float]) -> list[Metric]:
+    time_ms, step = int(report[metrics.TIMESTAMP] * 1000), int(report[metrics.EPOCH])
+    return [
+        Metric(name, value, time_ms, step)
+        for name, value in report.items()
+        if name != metrics.TIMESTAMP
+    ]
+
+
+def _params(config: dict) -> list[Param]:
+    """A trial's config by `section/key`; the whole of it is in config.yaml."""
+    flat: dict[str, Any] = {}
+    for section, value in config.items():
+        inside = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{section}/{key}" if key else section: item for key, item in inside.items()}
+    return [Param(path, str(value)[:_LONGEST_PARAM]) for path, value in flat.items()]
+
+
+def _writable(value: object) -> str:
+    """As text that any database takes, which half a surrogate pair in a file's name is not."""
+    return str(value).encode(errors="replace").decode()
+
+
+def _slices(items: Sequence, size: int) -> Iterator[Sequence]:
+    return (items[start : start + size] for start in range(0, len(items), size))

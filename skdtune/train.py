@@ -1,0 +1,143 @@
+"""Trains a config at full length over several seeds and scores the test set: `python -m
+skdtune.train CONFIG`."""
+
+import copy
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from skdtune import final, flags, lock, preflight, records, signals, space
+from skdtune.artifacts import MODELS
+from skdtune.differences import differences
+from skdtune.errors import NOTHING_FINISHED, ConfigError, run, together
+from skdtune.provenance import git_commit, versions
+from skdtune.records import Study, Writer
+from skdtune.space import SearchSpace
+from skdtune.tracking_uri import absolute, default_uri
+from skdtune.uploader import Uploader
+from trainables.storage import Folder
+
+_MLFLOW_PATIENCE_S = 120.0  # at the end, for the models it has not taken yet
+
+
+def main(arguments: list[str]) -> int:
+    options, wanted = _read(arguments)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    study = _study(wanted, options)
+    preflight.load_data(wanted.fixed, final=True)
+    with lock.held(study.folder, study.name):
+        final.add_seeds(study, wanted.fixed, options["seeds"])
+        study.save()
+        console.print(
+            f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs, in {study.folder.uri}"
+        )
+        writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
+        stopped = None
+        try:
+            final.train(study, options["seeds"], writer, console.print)
+        except KeyboardInterrupt as error:
+            stopped = error
+        finally:
+            writer.close()
+            mirrored = uploader.close(_MLFLOW_PATIENCE_S)
+    if not mirrored:
+        console.print(
+            f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(study.folder.uri)}"
+        )
+    if stopped:
+        console.print("stopped; the same command goes on from here")
+        return signals.exit_code(stopped)
+    return _conclude(study, console)
+
+
+def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
+    parser = flags.Parser("skdtune.train", __doc__)
+    parser.argument("config", "best.yaml, or any space with nothing to search", required=True)
+    parser.option("--seeds", "how many (default: 3)", check=flags.count, default="3", metavar="N")
+    parser.option(
+        "--set", "edit any key, such as trial.epochs=300", metavar="PATH=VALUE", many=True
+    )
+    parser.option(
+        "--output", "folder (default: ./trained/STUDY)", check=flags.local_path, metavar="DIR"
+    )
+    parser.tracking_uri()
+    options = parser.read(arguments)
+    errors = [ConfigError(parser.program, parser.problems)] if parser.problems else []
+    wanted = None
+    try:
+        edits = flags.overrides(options["set"])
+        if options["config"] is not None:
+            wanted = space.load(
+                space.locate(options["config"]), lambda data: flags.apply(data, edits)
+            )
+    except ConfigError as error:
+        errors.append(error)
+    if wanted is not None and wanted.parameters:
+        listed = [f"trial.{path.replace('/', '.')} is still searched" for path in wanted.parameters]
+        errors.append(
+            ConfigError(
+                options["config"],
+                [
+                    *listed[:-1],
+                    f"{listed[-1]}; fix each with --set, or train what skdtune.export writes",
+                ],
+            )
+        )
+    if errors:
+        raise together(errors)
+    return options, wanted
+
+
+def _study(wanted: SearchSpace, options: dict) -> Study:
+    """The training in the output folder, or a new one. Errors: ConfigError when it holds another
+    config."""
+    origin = wanted.document.get("provenance") or {}
+    name = _name(origin.get("study")) or wanted.name
+    folder = Folder(options["output"] or Path("trained") / name)
+    if not records.is_study(folder):
+        study = Study(name, "training", copy.deepcopy(wanted.document), wanted.name, folder=folder)
+        study.versions, study.commit = versions(), git_commit()
+    else:
+        study = records.load(folder)
+        changed = differences({"trial": study.space["trial"]}, {"trial": wanted.document["trial"]})
+        if changed or study.kind != "training":
+            problem = f"{folder.uri} holds another training; give another --output"
+            raise ConfigError("--output", [problem, *changed])
+    study.tracking_uri = options["tracking_uri"] or study.tracking_uri or default_uri()
+    study.tracking_uri = absolute(study.tracking_uri)
+    return study
+
+
+def _name(study: object) -> str | None:
+    """The name of the study that the config came from, when it can be a folder's."""
+    try:
+        return flags.study_name(str(study)) if study else None
+    except ValueError:
+        return None
+
+
+def _conclude(study: Study, console: Console) -> int:
+    """Prints the result and how to use the models."""
+    found = final.results(study)
+    if not found:
+        console.print("no seed has finished")
+        return NOTHING_FINISHED
+    for name, value in found.items():
+        console.print(f"{name:14} {value}")
+    count = len(next(iter(found.values())).values)
+    what = f"mean and 95 % interval over {count} seeds" if count > 1 else "one seed: no interval"
+    console.print(f"({what}, test set; records in {study.folder.uri})")
+    finished = (r.key for r in study.records.values() if r.status == records.FINISHED)
+    model = Path(study.folder.uri) / MODELS / next(finished)
+    console.print(
+        "use a model on float images [B, C, H, W] in [0, 1]:\n"
+        f"  from trainables.shipping import load; model = load({str(model)!r})\n"
+        f"  import mlflow; model = mlflow.pytorch.load_model({str(model / 'mlflow')!r})\n"
+        "  # nothing is unpickled with MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false in the environment"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,62 @@
+"""A plan to Ray Tune: sampler, scheduler, retries, reused workers; runs until the plan is done
+or stopped."""
+
+import tempfile
+
+from ray import tune
+from rich.console import Console
+
+from skdtune import scheduler
+from skdtune.interrupt import Interrupt
+from skdtune.plan import Plan
+from skdtune.progress import Progress
+from skdtune.recorder import Recorder
+from skdtune.records import Writer
+from skdtune.sampler import OptunaSampler
+from skdtune.settings import Resources
+from trainables.classifier import ClassifierTrial
+
+# Of a trial's process, spot machines taken back included. The trainable itself gives up on a trial
+# that fails in one epoch again and again, so this bounds only workers that cannot even start.
+_MOST_FAILURES = 10
+
+
+def run(
+    plan: Plan,
+    resources: Resources,
+    concurrent: int,
+    writer: Writer,
+    interrupt: Interrupt,
+    console: Console,
+) -> None:
+    """Runs every trial that the plan still has. Ray must be connected. Tune's own files are
+    thrown away: the study's records are what a resume reads."""
+    if plan.is_done:
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="skdtune-") as scratch,
+        Progress(plan, console) as progress,
+    ):
+        tuner = tune.Tuner(
+            tune.with_resources(ClassifierTrial, {"cpu": resources.cpu, "gpu": resources.gpu}),
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSampler(plan.space, plan),
+                scheduler=scheduler.build(plan.space, plan.known),
+                num_samples=-1,  # until the sampler says that the plan is done
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                stop=interrupt,
+                callbacks=[Recorder(plan, writer, interrupt, progress)],
+                # trials save their own
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=_MOST_FAILURES),
+                verbose=0,
+            ),
+        )
+        tuner.fit()

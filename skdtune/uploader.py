@@ -1,0 +1,71 @@
+"""Mirrors a running study into MLflow from a thread of its own; the search never waits for it."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from skdtune.records import Study
+
+_PUSH_EVERY_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+_LAST_ATTEMPTS = 3  # at the end of the study, a push a second
+
+
+class Uploader:
+    """Pushes what has changed every second; a server that is down is tried again, less and less
+    often.
+
+    warn: told once when the server cannot be reached, and once when it can again.
+    """
+
+    def __init__(self, study: Study, uri: str, warn: Callable[[str], None]):
+        self.study, self.uri, self.warn = study, uri, warn
+        self.complete = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
+        self._thread.start()
+
+    def close(self, patience_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Pushes the end of the study; whether the server has all of it when `patience_s` is over
+        or the user gives up."""
+        self._closing.set()
+        end = time.monotonic() + patience_s
+        while self._thread.is_alive() and time.monotonic() < end and not give_up():
+            self._thread.join(0.1)
+        return self.complete
+
+    def _run(self) -> None:
+        mirror, pause_s, is_down, attempts_left = None, _PUSH_EVERY_S, False, _LAST_ATTEMPTS
+        while True:
+            closing = self._closing.is_set()
+            try:
+                if mirror is None:
+                    # MLflow takes a second to import, which is not the search's
+                    from skdtune.tracking import Mirror
+
+                    mirror = Mirror(self.study, self.uri)
+                mirror.push(live=not closing)
+            except Exception as error:  # noqa: BLE001 - whatever a server does, the search goes on
+                if not is_down:
+                    self.warn(f"MLflow at {self.uri} cannot be written: {_first_line(error)}")
+                mirror = None  # to find its runs anew: one may have been deleted by hand
+                is_down, pause_s = True, min(pause_s * 2, _LONGEST_PAUSE_S)
+                attempts_left -= closing
+                if not attempts_left:
+                    return
+            else:
+                if is_down:
+                    self.warn(f"MLflow at {self.uri} can be written again")
+                is_down, pause_s = False, _PUSH_EVERY_S
+                if closing:
+                    self.complete = True
+                    return
+            if closing:
+                time.sleep(_PUSH_EVERY_S)
+            else:
+                self._closing.wait(pause_s)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

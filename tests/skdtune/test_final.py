@@ -1,0 +1,238 @@
+"""Final training: the interval, the models that leave it, and an interruption that changes no
+bit."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import mlflow.pytorch
+import pytest
+import torch
+from scipy import stats
+
+from skdtune import final, records
+from skdtune.records import Study, Writer
+from trainables import data, shipping
+from trainables.storage import Folder
+
+CONFIG = {
+    "data": {"name": "synthetic", "images": 64, "batch_size": 16, "image_size": 8},
+    "model": {"name": "small_cnn", "width": 2},
+    "method": {"name": "cross_entropy"},
+    "optim": {"lr": 0.05},
+    "epochs": 2,
+    "seed": 7,
+}
+MEASURED = ("time/", "memory/", "timestamp_s")  # of this machine at that moment
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def training(folder, seeds: int = 2) -> Study:
+    study = Study("tiny", "training", {"trial": CONFIG}, "best", folder=Folder(folder))
+    final.add_seeds(study, CONFIG, seeds)
+    study.save()
+    return study
+
+
+def train(study: Study, say=lambda line: None) -> None:
+    writer = Writer(study)
+    try:
+        final.train(study, len(study.records), writer, say)
+    finally:
+        writer.close()
+
+
+def again(folder) -> Study:
+    """The training as the same command finds it."""
+    study = records.load(Folder(folder))
+    final.add_seeds(study, CONFIG, 2)
+    return study
+
+
+def outcome(folder) -> dict:
+    """What a training leaves, without what only tells how fast the machine was."""
+    study = records.load(Folder(folder))
+    curves = {
+        key: [
+            {name: value for name, value in line.items() if not name.startswith(MEASURED)}
+            for line in record.epochs
+        ]
+        for key, record in study.records.items()
+    }
+    weights = {
+        key: (folder / "models" / key / "model.safetensors").read_bytes() for key in study.records
+    }
+    return {"curves": curves, "weights": weights, "result": (folder / "result.json").read_text()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("final")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    train(training(folder))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_interval_is_students(count):
+    values = [0.7 + 0.01 * math.sin(index) for index in range(count)]
+    found = final.estimate(values)
+    mean = sum(values) / count
+    low, high = stats.t.interval(0.95, count - 1, loc=mean, scale=stats.sem(values))
+    assert found.mean == pytest.approx(mean, abs=1e-15)
+    assert found.mean - found.half_width == pytest.approx(low, rel=1e-12)
+    assert found.mean + found.half_width == pytest.approx(high, rel=1e-12)
+    assert str(found) == f"{mean:.4f} ± {found.half_width:.4f}"
+
+
+def test_two_seeds_by_hand():
+    found = final.estimate([0.70, 0.72])
+    assert found.half_width == pytest.approx(12.7062047 * 0.01, rel=1e-6)
+
+
+def test_one_seed_has_no_interval_and_equal_ones_have_one_of_nothing():
+    assert final.estimate([0.5]).half_width is None
+    assert str(final.estimate([0.5])) == "0.5000"
+    assert final.estimate([0.5, 0.5, 0.5]).half_width == 0.0
+
+
+def test_seeds_follow_the_configs_own_and_stay_when_more_are_asked_for(tmp_path):
+    study = training(tmp_path, 2)
+    assert [record.seed for record in study.records.values()] == [7, 8]
+    study.records["seed-0"].status = records.FINISHED
+    final.add_seeds(study, CONFIG, 3)
+    assert [record.seed for record in study.records.values()] == [7, 8, 9]
+    assert [record.key for record in study.unfinished] == ["seed-1", "seed-2"]
+    assert CONFIG["seed"] == 7
+
+
+def test_every_seed_is_scored_on_the_test_set_and_the_result_is_theirs(trained):
+    study = records.load(Folder(trained))
+    assert [record.status for record in study.records.values()] == ["finished"] * 2
+    result = json.loads((trained / "result.json").read_text())
+    assert set(result) == {"test/accuracy", "test/loss", "test/top5", "test/ece"}
+    for name, found in result.items():
+        values = [record.last[name] for record in study.records.values()]
+        assert found["values"] == values
+        assert found["mean"] == sum(values) / 2
+        assert found["half_width_95"] == pytest.approx(
+            12.7062047 * abs(values[0] - values[1]) / 2, rel=1e-6
+        )
+    assert not [name for name in study.records["seed-0"].last if name.startswith("val/")]
+
+
+def test_the_saved_weights_give_the_scores_on_record(trained):
+    sets = data.build(**CONFIG["data"], final=True)
+    images = sets.held_out.pixels.float() / 255
+    for key, record in records.load(Folder(trained)).records.items():
+        model = shipping.load(trained / "models" / key)
+        with torch.no_grad():
+            right = (model(images).argmax(dim=1) == sets.held_out.labels).float().mean().item()
+        assert right == pytest.approx(record.last["test/accuracy"], abs=2 / len(images))
+
+
+def with_models(study: Study, trained) -> Study:
+    """With the MLflow models there already, whose saving takes seconds."""
+    for key in study.records:
+        source = trained / "models" / key / "mlflow"
+        shutil.copytree(source, study.folder.local / "models" / key / "mlflow")
+    return study
+
+
+def test_seeds_differ(trained):
+    weights = outcome(trained)["weights"]
+    assert weights["seed-0"] != weights["seed-1"]
+
+
+def test_an_interrupted_training_goes_on_and_ends_as_the_unbroken_one(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(final, "_LINE_EVERY_S", -1.0)
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if len(lines) in (1, 5):  # after the first epoch of each seed
+            raise KeyboardInterrupt
+
+    with_models(training(tmp_path), trained)
+    statuses = []
+    for _ in range(2):
+        study = again(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            train(study, say)
+        found = records.load(Folder(tmp_path))
+        statuses.append([record.status for record in found.records.values()])
+        assert not (tmp_path / "result.json").exists()
+    train(again(tmp_path), say)
+    assert statuses == [["interrupted"], ["finished", "interrupted"]]
+    study = records.load(Folder(tmp_path))
+    assert [record.attempts for record in study.records.values()] == [2, 2]
+    assert outcome(tmp_path) == outcome(trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlflow", ".mlflow"])
+def test_a_model_whose_saving_was_cut_off_is_saved_again(tmp_path, name):
+    half = tmp_path / "models" / "seed-0" / name
+    (half / "data").mkdir(parents=True)
+    (half / "data" / "model.pt2").write_bytes(b"half")
+    train(training(tmp_path, 1))
+    found = mlflow.pytorch.load_model(str(tmp_path / "models" / "seed-0" / "mlflow"))
+    assert found(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
+    assert not (tmp_path / "models" / "seed-0" / ".mlflow").exists()
+
+
+def test_a_seed_that_diverges_is_said_and_the_others_count(trained, tmp_path):
+    study = with_models(training(tmp_path, 2), trained)
+    study.records["seed-0"].config["optim"] = {"lr": 1e30}
+    lines: list[str] = []
+    train(study, lines.append)
+    found = records.load(Folder(tmp_path)).records
+    assert (found["seed-0"].status, found["seed-1"].status) == ("diverged", "finished")
+    assert lines[0].startswith("seed-0 diverged: not finite in epoch 1")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["test/accuracy"]["values"] == [found["seed-1"].last["test/accuracy"]]
+    assert result["test/accuracy"]["half_width_95"] is None
+
+
+def test_before_a_seed_has_finished_there_is_no_result(tmp_path):
+    assert final.results(training(tmp_path)) == {}
+
+
+@pytest.mark.slow
+def test_the_mlflow_model_loads_without_unpickling_and_gives_the_same_logits(trained, tmp_path):
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = shipping.load(trained / "models" / "seed-0")(images)
+    torch.save(images, tmp_path / "images.pt")
+    code = (
+        "import sys, torch, mlflow\n"
+        "model = mlflow.pytorch.load_model(sys.argv[1])\n"
+        "images = torch.load(sys.argv[2], weights_only=True)\n"
+        "torch.save(model(images).detach(), sys.argv[3])\n"
+    )
+    place = trained / "models" / "seed-0" / "mlflow"
+    command = [sys.executable, "-c", code, place, tmp_path / "images.pt", tmp_path / "logits.pt"]
+    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    logits = torch.load(tmp_path / "logits.pt", weights_only=True)
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pickle", ".pth")]

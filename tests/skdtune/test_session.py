@@ -1,0 +1,70 @@
+"""A study that goes on: what it takes up again, what it refuses, where it looks for MLflow."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from skdtune import records, session, tracking_uri
+from skdtune.errors import ConfigError
+from skdtune.plan import Plan
+from tests.skdtune.builders import build_space, mixed_study
+from trainables.storage import Folder
+
+
+def request(folder) -> SimpleNamespace:
+    return SimpleNamespace(folder=Folder(folder), name="tiny", space=build_space())
+
+
+def test_what_failed_is_tried_again_and_what_ended_otherwise_is_not(tmp_path):
+    before = mixed_study(tmp_path)
+    before.data = {"fingerprint": "same"}
+    before.save()
+    study = session._resumed(request(tmp_path), {"fingerprint": "same"})
+    queued = [record.key for record in Plan(study, build_space()).queue]
+    failed = [r.key for r in before.records.values() if r.status == records.FAILED]
+    assert failed
+    assert queued == failed
+    assert study.records[failed[0]].error == ""
+
+
+def test_other_images_are_refused(tmp_path):
+    study = mixed_study(tmp_path)
+    study.data = {"fingerprint": "then"}
+    study.save()
+    with pytest.raises(ConfigError, match="images or labels have changed"):
+        session._resumed(request(tmp_path), {"fingerprint": "now"})
+
+
+def test_other_versions_are_noted(tmp_path):
+    study = mixed_study(tmp_path)
+    study.data, study.versions = {"fingerprint": "same"}, {"torch": "0.1"}
+    study.save()
+    resumed = session._resumed(request(tmp_path), {"fingerprint": "same"}).resumed
+    assert resumed[0]["versions"]["torch"] != "0.1"
+
+
+def test_a_study_made_meanwhile_is_not_overwritten(tmp_path):
+    mixed_study(tmp_path)
+    with pytest.raises(ConfigError, match="it exists"):
+        session._new(request(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{cwd}/mlflow.db"),
+        ("sqlite:////abs/mlflow.db", "sqlite:////abs/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("postgresql://host/name", "postgresql://host/name"),
+    ],
+)
+def test_a_database_is_found_from_any_folder(tmp_path, monkeypatch, uri, expected):
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri.absolute(uri) == expected.format(cwd=tmp_path)
+
+
+def test_a_password_in_the_environment_is_refused_unseen(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:S3CRET@host:5000")
+    with pytest.raises(ConfigError) as caught:
+        tracking_uri.default_uri()
+    assert "S3CRET" not in str(caught.value)

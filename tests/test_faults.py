@@ -1,0 +1,165 @@
+"""Drivers and workers killed in the middle: nothing is lost, nothing is done twice."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from skdtune import records
+from tests.programs import (
+    descendants,
+    epochs_on_disk,
+    program,
+    read_study,
+    started,
+    trial_workers,
+    wait_for,
+)
+from trainables import metrics
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
+
+SEARCH = ["quickstart", "--trials=6", "--epochs=40", "--name=study", "--set=trial.model.width=16"]
+
+
+def ended(folder: Path) -> dict[str, bytes]:
+    """The record files of trials that have ended, as they lie on the disk."""
+    found = {}
+    for path in (folder / "studies/study/trials").glob("[!.]*.json"):
+        data = path.read_bytes()
+        if json.loads(data)["status"] in records.ENDED:
+            found[path.name] = data
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended but was not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def assert_whole(folder: Path) -> None:
+    """Every trial has ended once, with one report an epoch, in the records and in MLflow alike."""
+    study = read_study(folder, "study")
+    assert len(study.records) == 7
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    children = {
+        run.data.tags["skdtune.trial"]: run for run in runs if "skdtune.trial" in run.data.tags
+    }
+    assert len(runs) == 8
+    assert sorted(children) == sorted(study.records)
+    assert "RUNNING" not in {run.info.status for run in runs}
+    for key, record in study.records.items():
+        assert record.status in (records.FINISHED, records.STOPPED), record.error
+        steps = [report[metrics.EPOCH] for report in record.epochs]
+        assert steps == list(range(1, record.epoch + 1))
+        history = client.get_metric_history(children[key].info.run_id, "val/loss")
+        assert sorted((m.step, m.value) for m in history) == [
+            (report[metrics.EPOCH], report["val/loss"]) for report in record.epochs
+        ]
+
+
+def test_driver_killed_again_and_again(tmp_path: Path):
+    """SIGKILL at seeded moments of progress; each resume goes on from there."""
+    chance = random.Random(0)
+    goal, kept = 0, {}
+    for round_ in range(4):
+        resume = ["--resume"] if round_ else []
+        with started("search", *SEARCH, *resume, folder=tmp_path) as process:
+            goal = max(goal, epochs_on_disk(tmp_path, "study")) + chance.randint(5, 45)
+            wait_for(
+                lambda g=goal, p=process: (
+                    epochs_on_disk(tmp_path, "study") >= g or p.poll() is not None
+                ),
+                90,
+                f"{goal} epochs on record",
+            )
+            assert process.poll() is None, (tmp_path / "search.out").read_text()
+            family = descendants(process.pid)
+            process.kill()
+            process.wait(10)
+        before = ended(tmp_path)
+        assert {name: before.get(name) for name in kept} == kept, "an ended trial was touched"
+        kept = before
+    wait_for(lambda: not any(map(alive, family)), 90, "workers to go")
+    done = program("search", *SEARCH, "--resume", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = ended(tmp_path)
+    assert {name: after[name] for name in kept} == kept
+    assert_whole(tmp_path)
+
+
+def test_workers_killed_again_and_again(tmp_path: Path):
+    """SIGKILL of a random live trial process; every trial ends as if nothing had been."""
+    chance, kills, goal = random.Random(1), 0, 3
+    with started("search", *SEARCH, folder=tmp_path) as process:
+        begin = time.monotonic()
+        while process.poll() is None:
+            workers = trial_workers(process.pid)
+            if workers and kills < 6 and epochs_on_disk(tmp_path, "study") >= goal:
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                kills += 1
+                goal = epochs_on_disk(tmp_path, "study") + 3
+            time.sleep(0.1)
+            assert time.monotonic() - begin < 300
+        assert process.returncode == 0, (tmp_path / "search.out").read_text()
+    assert kills >= 4
+    attempts = sum(record.attempts for record in read_study(tmp_path, "study").records.values())
+    assert attempts > 7  # a kill may also hit a process that has not begun
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_the_study_goes_on(tmp_path: Path, number: int, code: int):
+    with started("search", *SEARCH, folder=tmp_path) as process:
+        wait_for(lambda: epochs_on_disk(tmp_path, "study") > 30, 90, "30 epochs on record")
+        sent = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(40) == code
+        assert time.monotonic() - sent < 30
+    text = (tmp_path / "search.out").read_text()
+    assert "Traceback" not in text
+    assert "--resume --name study" in text
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    done = program("search", "--resume", "--name=study", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_whole(tmp_path)
+
+
+def test_ctrl_c_before_anything_runs_leaves_nothing(tmp_path: Path):
+    with started("search", *SEARCH, folder=tmp_path) as process:
+        wait_for((tmp_path / "studies").exists, 60, "the start")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert "Traceback" not in (tmp_path / "search.out").read_text()
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_study_that_can_no_longer_be_written_stops_and_says_so(tmp_path: Path):
+    with started("search", *SEARCH, folder=tmp_path) as process:
+        wait_for(lambda: epochs_on_disk(tmp_path, "study") > 10, 90, "10 epochs on record")
+        trials = tmp_path / "studies/study/trials"
+        trials.rename(tmp_path / "kept")
+        trials.write_text("in the way")
+        assert process.wait(90) == 1
+    text = (tmp_path / "search.out").read_text()
+    assert "Traceback" not in text
+    assert "the study cannot be written" in text
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    trials.unlink()
+    (tmp_path / "kept").rename(trials)
+    done = program("search", "--resume", "--name=study", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_whole(tmp_path)

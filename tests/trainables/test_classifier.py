@@ -1,0 +1,274 @@
+"""The Ray trainable, used without a cluster: what it reports, skips, forgets and survives."""
+
+import gc
+import os
+import weakref
+
+import pytest
+import ray.tune.trainable.trainable as trainable_module
+import torch
+
+from tests.trainables.tiny import config, repeated, same
+from trainables import classifier, sources
+from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.classifier import DIVERGED, FAILED, FINISHED, OUTCOME, ClassifierTrial
+from trainables.storage import Folder
+from trainables.training import Training
+
+
+def given(study, trial=None, key="k1", after=0, session="s1") -> dict:
+    run = {
+        "key": key,
+        "study": str(study),
+        "after": after,
+        "threads": 1,
+        "session": session,
+        "device": "cpu",
+    }
+    return {"trial": trial or config(), "run": run}
+
+
+def steps(trainable: ClassifierTrial) -> list[dict]:
+    """All results until it is done."""
+    results = [trainable.train()]
+    while not results[-1]["done"]:
+        results.append(trainable.train())
+    return results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collection():
+    """The trainable collects garbage between trials: not that of all modules imported so far."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """Starts a trainable as Ray does and stops it after the test."""
+    monkeypatch.setattr(trainable_module, "DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    started = []
+
+    def start(run: dict) -> ClassifierTrial:
+        started.append(ClassifierTrial(run))
+        return started[-1]
+
+    yield start
+    for trainable in started:
+        trainable.stop()
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The epochs that were really trained, one entry each."""
+    epochs, inner = [], Training._one_epoch
+
+    def counted(self):
+        epochs.append(self.epoch + 1)
+        return inner(self)
+
+    monkeypatch.setattr(Training, "_one_epoch", counted)
+    return epochs
+
+
+def reader(monkeypatch, error: BaseException) -> dict:
+    """A config whose data set raises the error when it is read."""
+
+    def broken(root):
+        raise error
+
+    monkeypatch.setitem(sources.READERS, "broken", broken)
+    return config(data={"name": "broken"})
+
+
+def test_a_report_an_epoch_equal_to_the_loops(start, tmp_path):
+    results = steps(start(given(tmp_path)))
+    assert [result["epoch"] for result in results] == [1, 2, 3]
+    assert [result["done"] for result in results] == [False, False, True]
+    assert [result.get(OUTCOME) for result in results] == [None, None, FINISHED]
+    expected = repeated(list(Training(**config()).epochs()))
+    assert repeated([result["report"] for result in results]) == expected
+    for result in results:
+        assert {name: result[name] for name in result["report"]} == result["report"]
+        assert result["worker"] == os.getpid()
+        assert result["host"]
+        assert result["warnings"] == []
+
+
+def test_checkpoints_are_in_the_trials_own_folder(start, tmp_path):
+    steps(start(given(tmp_path, key="k7")))
+    assert set(Folder(tmp_path).names()) == {CHECKPOINTS, "ray"}
+    assert Folder(tmp_path).names(CHECKPOINTS) == ["k7"]
+    names = Folder(tmp_path).names(f"{CHECKPOINTS}/k7")
+    assert [name for name in names if "epoch" in name] == ["epoch_000002", "epoch_000003"]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_an_attempt_reports_what_the_record_lacks_and_trains_what_no_checkpoint_holds(
+    start, trained, tmp_path, after
+):
+    first = start(given(tmp_path))
+    begun = [first.train(), first.train()]
+    assert trained == [1, 2]
+    results = steps(start(given(tmp_path, after=after)))
+    assert trained == [1, 2, 3]
+    assert [result["epoch"] for result in results] == list(range(after + 1, 4))
+    if after < 2:  # what is reported again is what was reported, times and all
+        assert results[0]["report"] == begun[after]["report"]
+    expected = repeated(list(Training(**config()).epochs()))[after:]
+    assert repeated([result["report"] for result in results]) == expected
+
+
+def test_a_finished_trial_reports_its_last_epoch_and_trains_nothing(start, trained, tmp_path):
+    results = steps(start(given(tmp_path)))
+    (again,) = steps(start(given(tmp_path, after=3)))
+    assert trained == [1, 2, 3]
+    assert again["report"] == results[-1]["report"]
+    assert again[OUTCOME] == FINISHED
+
+
+def test_lost_checkpoints_are_trained_again_but_not_reported_again(start, trained, tmp_path):
+    results = steps(start(given(tmp_path, after=2)))
+    assert trained == [1, 2, 3]
+    assert [result["epoch"] for result in results] == [3]
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(start, trained, tmp_path):
+    first = start(given(tmp_path))
+    first.train()
+    first.train()
+    (tmp_path / CHECKPOINTS / "k1" / "epoch_000002" / "state.pt").write_bytes(b"x")
+    results = steps(start(given(tmp_path, after=2)))
+    assert trained == [1, 2, 2, 3]
+    assert "epoch_000002 skipped" in results[0]["warnings"][0]
+
+
+def test_a_reused_process_starts_clean(start, tmp_path):
+    other = config(method={"name": "cross_entropy"}, optim={"lr": 0.5}, seed=4)
+    trainable = start(given(tmp_path / "one", other, key="before"))
+    trainable.train()
+    used = trainable.reports.gi_frame.f_locals["self"]
+    old, weights = weakref.ref(used), used.method.state_dict()
+    del used
+    assert trainable.reset(given(tmp_path / "one", key="after"))
+    gc.collect()
+    assert old() is None
+    results = steps(trainable)
+    fresh = steps(start(given(tmp_path / "two", key="after")))
+    assert repeated([r["report"] for r in results]) == repeated([r["report"] for r in fresh])
+    states = [
+        Checkpoints(Folder(tmp_path / name / CHECKPOINTS / "after"), "after").latest()
+        for name in ("one", "two")
+    ]
+    assert same(states[0]["method"], states[1]["method"])
+    assert not same(states[0]["method"]["model.head.2.bias"], weights["model.head.2.bias"])
+
+
+def test_stopping_forgets_the_training(start, tmp_path):
+    trainable = start(given(tmp_path))
+    trainable.train()
+    old = weakref.ref(trainable.reports.gi_frame.f_locals["self"])
+    trainable.cleanup()
+    gc.collect()
+    assert old() is None
+
+
+def test_a_diverged_trial_ends_with_its_outcome(start, tmp_path):
+    (result,) = steps(start(given(tmp_path, config(optim={"lr": 1e30}))))
+    assert result[OUTCOME] == DIVERGED
+    assert result["error"].startswith("not finite in epoch 1: ")
+    assert "epoch" not in result
+    assert "report" not in result
+
+
+def test_the_user_s_mistake_ends_its_trial_with_the_message(start, tmp_path):
+    trial = config(data={"name": "imagefolder", "root": str(tmp_path / "missing")})
+    (result,) = steps(start(given(tmp_path, trial)))
+    assert result[OUTCOME] == FAILED
+    assert result["error"].startswith(f"DataError: {tmp_path}/missing: no such folder")
+    assert "Traceback" in result["details"]
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError])
+def test_a_bug_ends_its_trial_and_not_the_search(start, monkeypatch, tmp_path, kind):
+    trial = reader(monkeypatch, kind("two\n  lines"))
+    (result,) = steps(start(given(tmp_path, trial)))
+    assert result[OUTCOME] == FAILED
+    assert result["error"].startswith(f"{kind.__name__}: ")
+    assert "\n" not in result["error"]
+
+
+@pytest.mark.parametrize("kind", [OSError, ConnectionResetError, PermissionError])
+def test_what_another_attempt_may_mend_is_raised(start, monkeypatch, tmp_path, kind):
+    trainable = start(given(tmp_path, reader(monkeypatch, kind(5, "gone"))))
+    with pytest.raises(kind, match="gone"):
+        trainable.train()
+
+
+def test_out_of_memory_is_not_tried_again_and_says_what_to_change(start, monkeypatch, tmp_path):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    (result,) = steps(start(given(tmp_path, reader(monkeypatch, error))))
+    assert result[OUTCOME] == FAILED
+    assert result["error"].startswith("out of memory: ")
+    assert result["error"].endswith("lower trial.data.batch_size")
+
+
+def test_a_trial_after_a_failed_one_runs(start, monkeypatch, tmp_path):
+    trainable = start(given(tmp_path, reader(monkeypatch, ValueError("x"))))
+    steps(trainable)
+    trainable.reset(given(tmp_path, key="next"))
+    assert steps(trainable)[-1][OUTCOME] == FINISHED
+
+
+def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(start, monkeypatch, tmp_path):
+    trial = reader(monkeypatch, ConnectionResetError(104, "gone"))
+
+    def attempts(session: str) -> tuple[int, dict]:
+        for tries in range(20):
+            try:
+                return tries, start(given(tmp_path, trial, session=session)).train()
+            except ConnectionResetError:
+                continue
+        raise AssertionError("never given up")
+
+    tries, result = attempts("one")
+    assert result[OUTCOME] == FAILED
+    assert result["error"].startswith("KeepsFailing: ConnectionResetError: ")
+    assert result["error"].endswith(f"gone ({tries} times in epoch 1)")
+    assert result["done"]
+    assert attempts("two")[0] == tries  # a resumed study gives it as many attempts again
+
+
+def test_attempts_that_get_further_are_not_counted(start, trained, tmp_path):
+    trial = config(epochs=8)
+    for _ in range(7):  # the process goes away after each epoch
+        start(given(tmp_path, trial, after=len(trained))).train()
+    assert steps(start(given(tmp_path, trial, after=7)))[-1][OUTCOME] == FINISHED
+    assert trained == list(range(1, 9))
+
+
+def test_threads_are_those_asked_for(start, tmp_path):
+    run = given(tmp_path, config(epochs=1))
+    run["run"]["threads"] = 2
+    start(run).train()
+    assert torch.get_num_threads() == 2
+
+
+def test_the_config_given_is_left_as_it_was(start, tmp_path):
+    run = given(tmp_path)
+    before = given(tmp_path)
+    steps(start(run))
+    assert run == before
+
+
+def test_no_other_file_of_the_package_knows_ray():
+    folder = os.path.dirname(classifier.__file__)
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".py") and name != "classifier.py":
+                with open(os.path.join(place, name)) as file:
+                    lines = file.read().splitlines()
+                assert not [
+                    line for line in lines if line.lstrip().startswith(("import ray", "from ray"))
+                ]

@@ -1,0 +1,140 @@
+"""The contracts of a method and of a backbone, held against every file in their folders."""
+
+import io
+
+import pytest
+import torch
+
+from tests.trainables.tiny import batch, method_settings, same
+from trainables import methods, models, sections
+
+BACKBONES = ["small_cnn", "resnet20"]
+CASES = [(name, settings, b) for name, settings in method_settings() for b in BACKBONES]
+IDS = [f"{name}-{'-'.join(map(str, settings.values()))}-{b}" for name, settings, b in CASES]
+every = pytest.mark.parametrize(("name", "settings", "backbone"), CASES, ids=IDS)
+
+
+def build(name: str, settings: dict, backbone: str, seed: int = 0) -> methods.Method:
+    torch.manual_seed(seed)
+    return methods.build(name, models.build(backbone, 4, 3), **settings)
+
+
+def step(method: methods.Method, number: int, sgd: torch.optim.SGD | None = None):
+    """One update on the batch of that number; its logits, terms and total."""
+    logits, terms = method.losses(*batch(seed=number))
+    total = sum(terms.values())
+    method.zero_grad()
+    total.backward()
+    if sgd:
+        sgd.step()
+    return logits, terms, total
+
+
+def optimizer(method: methods.Method) -> torch.optim.SGD:
+    return torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
+
+
+@every
+def test_terms_are_finite_scalars_and_logits_fit(name, settings, backbone):
+    method = build(name, settings, backbone)
+    method.start_epoch()
+    for number in range(2):
+        logits, terms, _ = step(method, number)
+        assert logits.shape == (8, 4)
+        assert "ce" in terms
+        for term in terms.values():
+            assert term.shape == ()
+            assert torch.isfinite(term)
+        assert all(name.isidentifier() for name in terms)  # part of a metric's name
+
+
+@every
+def test_a_gradient_reaches_every_parameter(name, settings, backbone):
+    method = build(name, settings, backbone)
+    step(method, 0)
+    step(method, 1)
+    still = [key for key, p in method.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@every
+def test_a_step_lowers_the_loss_it_trains_on(name, settings, backbone):
+    method = build(name, settings, backbone)
+    sgd = torch.optim.SGD(method.parameters(), lr=0.05)
+    images, labels = batch()
+
+    def total():
+        method.start_epoch()
+        return sum(method.losses(images, labels)[1].values())
+
+    first = total()
+    for _ in range(5):
+        method.zero_grad()
+        total().backward()
+        sgd.step()
+    assert total() < first
+
+
+@every
+def test_a_state_taken_within_an_epoch_goes_on_to_the_bit(name, settings, backbone):
+    method = build(name, settings, backbone)
+    sgd = optimizer(method)
+    method.start_epoch()
+    for number in range(2):
+        step(method, number, sgd)
+    buffer = io.BytesIO()
+    torch.save([method.state_dict(), sgd.state_dict()], buffer)
+    buffer.seek(0)
+    states = torch.load(buffer, weights_only=True)
+
+    other = build(name, settings, backbone, seed=1)
+    other_sgd = optimizer(other)
+    other.load_state_dict(states[0])
+    other_sgd.load_state_dict(states[1])
+    for number in (2, 3):
+        assert same(step(method, number, sgd)[:2], step(other, number, other_sgd)[:2])
+    assert same(method.state_dict(), other.state_dict())
+
+
+@every
+def test_the_deployed_model_answers_as_the_method_does(name, settings, backbone):
+    method = build(name, settings, backbone)
+    step(method, 0, optimizer(method))
+    images, _ = batch(seed=5)
+    method.eval()
+    with torch.no_grad():
+        logits = method(images)
+        shipped = method.deploy().eval()
+        torch.testing.assert_close(shipped(images), logits, atol=1e-5, rtol=1e-5)
+    plain = models.build(backbone, 4, 3)
+    assert shipped.state_dict().keys() == plain.state_dict().keys()
+
+
+@every
+def test_terms_stay_float32_under_mixed_precision(name, settings, backbone):
+    method = build(name, settings, backbone)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        method.losses(*batch())
+        logits, terms = method.losses(*batch(seed=1))
+    assert logits.dtype == torch.bfloat16
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("backbone", sorted(models.builders()))
+@pytest.mark.parametrize("name", sorted(methods.classes()))
+def test_every_method_fits_every_backbone(name, backbone):
+    with torch.device("meta"):
+        method = methods.build(name, models.build(backbone, 4, 1))
+        logits, terms = method.losses(torch.zeros(2, 1, 32, 32), torch.zeros(2, dtype=torch.long))
+    assert logits.shape == (2, 4)
+    assert all(term.shape == () for term in terms.values())
+    config = {"data": {"name": "synthetic"}, "optim": {}, "epochs": 1}
+    assert (
+        sections.problems({**config, "model": {"name": backbone}, "method": {"name": name}}) == []
+    )
+
+
+@pytest.mark.parametrize("name", sorted(methods.classes()))
+def test_a_method_says_what_it_computes(name):
+    assert methods.classes()[name].__doc__

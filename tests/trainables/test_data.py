@@ -1,0 +1,196 @@
+"""What is trained on and what is scored: exact shares, disjoint, the test part untouched."""
+
+import numpy as np
+import pytest
+import torch
+
+from trainables import data, sources
+from trainables.sources import DataError, Images, Source
+
+COUNTS = (10, 21, 33, 7)
+
+
+def numbered(counts, first: int = 0) -> Images:
+    """Images that carry their own number in two pixels, in shuffled order."""
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
+    numbers = torch.arange(len(labels)) + first
+    pixels = torch.stack([numbers // 256, numbers % 256], dim=1).to(torch.uint8)
+    return Images(pixels.reshape(-1, 1, 1, 2), labels.long())
+
+
+def numbers(images: Images) -> list[int]:
+    high, low = images.pixels.long().flatten(1).T
+    return (high * 256 + low).tolist()
+
+
+def never() -> Images:
+    raise AssertionError("the test part was read")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes a source the data set `mine`."""
+
+    def use(counts=COUNTS, test=never, validation=None) -> list[Source]:
+        made = []
+
+        def mine(root) -> Source:
+            made.append(Source(tuple("abcd"), numbered(counts), test, validation))
+            return made[-1]
+
+        monkeypatch.setitem(sources.READERS, "mine", mine)
+        return made
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("fraction", "held"),
+    [(0.1, (1, 2, 3, 1)), (0.25, (3, 5, 8, 2)), (0.5, (5, 11, 17, 4)), (0.99, (9, 20, 32, 6))],
+)
+def test_the_split_holds_out_the_same_share_of_every_class(use, fraction, held):
+    use()
+    sets = data.build("mine", validation_fraction=fraction)
+    assert tuple(torch.bincount(sets.held_out.labels).tolist()) == held
+    assert sorted(numbers(sets.train) + numbers(sets.held_out)) == list(range(sum(COUNTS)))
+    whole = numbered(COUNTS)
+    for part in (sets.train, sets.held_out):
+        assert part.labels.tolist() == whole.labels[numbers(part)].tolist()
+
+
+def test_the_split_follows_its_seed_and_nothing_else(use):
+    made = use()
+
+    def held_out(**settings):
+        data._build.cache_clear()
+        torch.rand(3)
+        return numbers(data.build("mine", **{"validation_fraction": 0.3, **settings}).held_out)
+
+    first = held_out()
+    assert held_out() == held_out(batch_size=3) == first
+    assert held_out(split_seed=1) != first
+    assert held_out(split_seed=1) == held_out(split_seed=1)
+    assert len(made) == 6
+
+
+def test_one_set_serves_the_trials_of_a_process(use):
+    made = use()
+    one, two = data.build("mine", batch_size=2), data.build("mine", batch_size=5)
+    assert len(made) == 1
+    assert one.train.pixels.data_ptr() == two.train.pixels.data_ptr()
+    assert (one.batch_size, two.batch_size) == (2, 5)
+
+
+def test_the_search_never_touches_the_test_part(use):
+    use(test=never)
+    data.build("mine")
+    use(test=never, validation=numbered(COUNTS, first=500))
+    data._build.cache_clear()
+    sets = data.build("mine")
+    assert sorted(numbers(sets.train)) == list(range(sum(COUNTS)))  # nothing is split off
+    assert min(numbers(sets.held_out)) == 500
+    with pytest.raises(AssertionError, match="the test part was read"):
+        data.build("mine", final=True)
+
+
+@pytest.mark.parametrize("own_validation", [False, True])
+def test_final_training_joins_train_and_validation_and_holds_out_the_test_part(use, own_validation):
+    validation = numbered((2, 2, 2, 2), first=300) if own_validation else None
+    use(test=lambda: numbered((3, 3, 3, 3), first=900), validation=validation)
+    sets = data.build("mine", final=True)
+    expected = list(range(sum(COUNTS))) + (list(range(300, 308)) if own_validation else [])
+    assert sorted(numbers(sets.train)) == expected
+    assert sorted(numbers(sets.held_out)) == list(range(900, 912))
+
+
+def test_a_set_without_a_test_part_keeps_one_apart_from_every_search(use):
+    use(test=None)
+    final = data.build("mine", final=True)
+    test = set(numbers(final.held_out))
+    assert torch.bincount(final.held_out.labels).tolist() == [2, 4, 7, 1]
+    for seed in range(4):
+        sets = data.build("mine", split_seed=seed, validation_fraction=0.3)
+        train, validation = set(numbers(sets.train)), set(numbers(sets.held_out))
+        assert not test & (train | validation)
+        assert not train & validation
+        assert train | validation == set(numbers(final.train))
+
+
+@pytest.mark.parametrize("counts", [(5, 1, 5, 5), (5, 0, 5, 5)])
+def test_a_class_too_small_to_split_is_named(use, counts):
+    use(counts)
+    with pytest.raises(DataError, match=rf"class 1 has {counts[1]} image"):
+        data.build("mine")
+
+
+def test_statistics_equal_numpys(use):
+    sets = data.build("synthetic", images=200, channels=3)
+    pixels = sets.train.pixels.numpy().astype(np.float64) / 255
+    np.testing.assert_allclose(sets.mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(sets.std, pixels.std(axis=(0, 2, 3)), rtol=1e-6)
+
+
+def test_a_constant_channel_does_not_divide_by_zero():
+    assert data._statistics(torch.full((4, 1, 2, 2), 7, dtype=torch.uint8))[1].item() > 0
+
+
+def test_training_batches_are_whole_and_no_image_comes_twice(use):
+    use()
+    sets = data.build("mine", batch_size=9, validation_fraction=0.1)
+    batches = list(data.shuffled(sets, torch.Generator().manual_seed(0)))
+    assert [len(labels) for _, labels in batches] == [9] * (64 // 9)
+    seen = [n for pixels, labels in batches for n in numbers(Images(pixels, labels))]
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(numbers(sets.train))
+    whole = numbered(COUNTS)
+    assert torch.cat([labels for _, labels in batches]).tolist() == whole.labels[seen].tolist()
+
+
+def test_the_order_is_random_and_the_generators(use):
+    use()
+    sets = data.build("mine", batch_size=8)
+
+    def order(seed):
+        batches = data.shuffled(sets, torch.Generator().manual_seed(seed))
+        return [n for batch in batches for n in numbers(Images(*batch))]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) != sorted(order(0))
+
+
+def test_fewer_images_than_a_batch_make_one_batch(use):
+    use((3, 3, 3, 3))
+    sets = data.build("mine", batch_size=100)
+    (batch,) = data.shuffled(sets, torch.Generator())
+    assert sorted(numbers(Images(*batch))) == sorted(numbers(sets.train))
+
+
+def test_evaluation_goes_through_every_image_once_and_in_order():
+    images = numbered((600, 600, 600, 601))
+    batches = list(data.in_order(images))
+    assert [len(labels) for _, labels in batches] == [1000, 1000, 401]
+    assert [n for batch in batches for n in numbers(Images(*batch))] == list(range(2401))
+
+
+def test_the_fingerprint_tells_a_changed_set_and_a_changed_split_apart(use):
+    use()
+    one = data.build("mine").fingerprint()
+    assert data.build("mine", batch_size=3).fingerprint() == one
+    assert data.build("mine", split_seed=1).fingerprint() != one
+    sets = data.build("mine")
+    data._build.cache_clear()
+    assert data.build("mine").fingerprint() == one
+    sets.train.pixels[3, 0, 0, 0] += 1
+    assert sets.fingerprint() != one
+
+
+def test_real_digits():
+    sets = data.build("digits", validation_fraction=0.25)
+    assert sets.image_shape == (1, 8, 8)
+    assert sets.classes == tuple("0123456789")
+    assert len(sets.train) + len(sets.held_out) + len(
+        data.build("digits", final=True).held_out
+    ) == (1797)
+    assert (sets.train.pixels.min(), sets.train.pixels.max()) == (0, 255)

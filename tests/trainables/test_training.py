@@ -1,0 +1,252 @@
+"""The loop: reproducible to the bit, resumable to the bit, honest in what it reports."""
+
+import pytest
+import torch
+
+from tests.trainables.tiny import config, repeated, same
+from trainables import metrics
+from trainables.checkpoint import Checkpoints
+from trainables.storage import Folder
+from trainables.training import Diverged, Training
+
+METHODS = [
+    {"name": "cross_entropy"},
+    {"name": "drg_dsr"},
+    {"name": "drg_dsr", "carry_across_epochs": True},
+]
+
+
+def run(trial: dict, checkpoints: Checkpoints | None = None, stop: int | None = None):
+    """A training and its reports, up to and with epoch `stop`."""
+    training = Training(**trial)
+    reports = []
+    for report in training.epochs(checkpoints):
+        reports.append(report)
+        if report[metrics.EPOCH] == stop:
+            break
+    return training, reports
+
+
+def assert_same_run(one, other):
+    assert repeated(one[1]) == repeated(other[1])
+    assert same(one[0].method.state_dict(), other[0].method.state_dict())
+    assert same(one[0].optimizer.sgd.state_dict(), other[0].optimizer.sgd.state_dict())
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("method", METHODS, ids=["ce", "drg_dsr", "carry"])
+def test_a_resumed_run_equals_the_unbroken_one_to_the_bit(tmp_path, method, stop):
+    trial = config(
+        method=method,
+        augment={"crop_padding": 1, "cutout": 3},
+        optim={"lr": 0.05, "schedule": "cosine", "warmup_epochs": 1.5, "clip_norm": 2.0},
+        epochs=4,
+    )
+    unbroken = run(trial)
+    checkpoints = Checkpoints(Folder(tmp_path), "t")
+    _, first = run(trial, checkpoints, stop)
+    torch.manual_seed(stop)  # another process has another global generator
+    resumed = run(trial, Checkpoints(Folder(tmp_path), "t"))
+    assert_same_run(unbroken, resumed)
+    assert resumed[1][:stop] == first  # recorded epochs come back as they were, times and all
+
+
+def test_a_run_resumed_after_every_epoch_equals_the_unbroken_one(tmp_path):
+    trial = config(method={"carry_across_epochs": True}, epochs=4)
+    for stop in range(1, 5):
+        resumed = run(trial, Checkpoints(Folder(tmp_path), "t"), stop)
+    assert_same_run(run(trial), resumed)
+
+
+def test_a_finished_run_is_reported_again_without_training(tmp_path):
+    checkpoints = Checkpoints(Folder(tmp_path), "t")
+    first = run(config(), checkpoints)
+    again = Training(**config())
+    again.method.losses = None  # would fail if it were called
+    assert list(again.epochs(checkpoints)) == first[1]
+
+
+def test_memory_carried_across_epochs_changes_the_training():
+    carried, dropped = (
+        run(config(method={"carry_across_epochs": carry}))[1] for carry in (True, False)
+    )
+    assert repeated(carried)[0] == repeated(dropped)[0]  # nothing to carry into the first epoch
+    assert carried[1]["loss/dsr"] != dropped[1]["loss/dsr"]
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=["ce", "drg_dsr"])
+def test_the_same_seed_is_the_same_run_and_another_is_not(method):
+    first = run(config(method=method, seed=5))
+    assert_same_run(first, run(config(method=method, seed=5)))
+    other = run(config(method=method, seed=6))
+    assert repeated(first[1]) != repeated(other[1])
+
+
+def test_a_trial_before_it_changes_nothing(tmp_path):
+    alone = run(config(seed=3))
+    before = config(method={"name": "cross_entropy"}, optim={"lr": 0.5}, seed=9)
+    run(before, Checkpoints(Folder(tmp_path), "t"), stop=2)
+    torch.rand(7)
+    assert_same_run(alone, run(config(seed=3)))
+
+
+def test_training_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    run(config(epochs=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_seed_reaches_the_weights_the_order_and_the_augmentation():
+    one, two = Training(**config(seed=0)), Training(**config(seed=1))
+    assert not same(one.method.state_dict(), two.method.state_dict())
+    two.method.load_state_dict(one.method.state_dict())
+    first, second = next(one.epochs()), next(two.epochs())
+    assert first["loss/ce"] != second["loss/ce"]
+
+
+@pytest.mark.parametrize("variant", ["drg", "dsr", "drg_dsr"])
+def test_the_terms_sum_to_the_total(variant):
+    for report in run(config(method={"variant": variant}))[1]:
+        terms = [
+            value
+            for name, value in report.items()
+            if name.startswith("loss/") and name != metrics.LOSS_TOTAL
+        ]
+        assert len(terms) == {"drg": 3, "dsr": 2, "drg_dsr": 4}[variant]
+        assert report[metrics.LOSS_TOTAL] == pytest.approx(sum(terms), rel=1e-6)
+
+
+def test_every_metric_is_there_and_no_other():
+    names = {
+        *("epoch", "loss/total", "loss/ce", "train/accuracy", "optim/lr", "time/epoch_s"),
+        *("time/images_per_s", "memory/peak_gib", "timestamp_s"),
+        *("val/accuracy", "val/loss", "val/top5", "val/ece"),
+    }
+    reports = run(config(method={"name": "cross_entropy"}))[1]
+    assert [set(report) for report in reports] == [names] * 3
+    assert [report["epoch"] for report in reports] == [1, 2, 3]
+    for report in reports:
+        assert 0 <= report["train/accuracy"] <= 1
+        assert report["memory/peak_gib"] > 0.01
+        assert all(type(value) in (int, float) for value in report.values())
+
+
+def test_it_learns():
+    still = {"crop_padding": 0, "flip": False}
+    reports = run(config(data={"images": 256}, augment=still, epochs=8))[1]
+    assert reports[-1]["val/accuracy"] > 0.9  # chance is 0.25
+    assert reports[-1]["train/accuracy"] > 0.9
+
+
+def test_train_accuracy_is_the_share_of_images_seen():
+    """Two batches of 16 of 43 images: the accuracy is a whole number of 32nds."""
+    for report in run(config())[1]:
+        assert (report["train/accuracy"] * 32) == pytest.approx(
+            round(report["train/accuracy"] * 32), abs=1e-9
+        )
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=["ce", "drg_dsr"])
+def test_a_loss_that_is_not_finite_ends_the_run_within_its_epoch(tmp_path, method):
+    checkpoints = Checkpoints(Folder(tmp_path), "t")
+    training = Training(**config(method=method, optim={"lr": 1e30}))
+    with pytest.raises(Diverged, match=r"not finite in epoch 1: .*loss"):
+        next(training.epochs(checkpoints))
+    assert training.history == []
+    assert Folder(tmp_path).names() == []
+
+
+def test_evaluation_sees_every_image_once():
+    training = Training(**config(data={"images": 1300, "validation_fraction": 0.8}, epochs=1))
+    seen = []
+    training.method.model.stages[0].register_forward_hook(
+        lambda module, inputs, out: None if module.training else seen.append(inputs[0])
+    )
+    next(training.epochs())
+    held_out = training.sets.held_out.pixels
+    assert len(held_out) == 1040
+    mean, std = (v[:, None, None] for v in (training.sets.mean, training.sets.std))
+    torch.testing.assert_close(torch.cat(seen), (held_out.float() / 255 - mean) / std)
+
+
+def test_scores_are_those_of_the_weights_at_the_end_of_the_epoch():
+    training, reports = run(config())
+    training.method.eval()
+    mean, std = (v[:, None, None] for v in (training.sets.mean, training.sets.std))
+    held_out = training.sets.held_out
+    with torch.no_grad():
+        logits = training.method((held_out.pixels.float() / 255 - mean) / std)
+    accuracy = (logits.argmax(1) == held_out.labels).float().mean().item()
+    assert reports[-1]["val/accuracy"] == pytest.approx(accuracy)
+    loss = torch.nn.functional.cross_entropy(logits, held_out.labels).item()
+    assert reports[-1]["val/loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_precision_is_that_of_the_products_and_losses_are_float32(monkeypatch, precision, dtype):
+    training = Training(**config(precision=precision, epochs=1))
+    heads, terms, inner = [], [], training.method.losses
+    training.method.model.head.register_forward_hook(lambda *call: heads.append(call[2].dtype))
+
+    def losses(images, labels):
+        logits, found = inner(images, labels)
+        terms.extend(term.dtype for term in found.values())
+        return logits, found
+
+    monkeypatch.setattr(training.method, "losses", losses)
+    next(training.epochs())
+    assert set(heads) == {dtype}
+    assert set(terms) == {torch.float32}
+    assert {p.dtype for p in training.method.parameters()} == {torch.float32}
+
+
+def test_final_training_uses_all_training_images_and_scores_the_test_set():
+    training = Training(**config(epochs=1), final=True)
+    report = next(training.epochs())
+    assert (len(training.sets.train), len(training.sets.held_out)) == (48, 24)
+    assert {"test/accuracy", "test/loss", "test/top5", "test/ece"} <= set(report)
+    assert not any(name.startswith("val/") for name in report)
+
+
+def test_the_reported_rate_follows_the_schedule():
+    optim = {"lr": 0.1, "schedule": "multistep", "milestones": [0.5, 0.75], "gamma": 0.1}
+    rates = [report["optim/lr"] for report in run(config(optim=optim, epochs=4))[1]]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+def test_channels_last_changes_the_layout_and_not_the_answers():
+    one, two = (run(config(channels_last=value))[1] for value in (True, False))
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-3)
+
+
+def test_settings_left_out_have_their_defaults():
+    trial = config()
+    for section in ("augment", "optim", "precision"):
+        del trial[section]
+    training = Training(**trial)
+    assert training.augment.crop_padding == 4
+    assert training.optimizer.sgd.param_groups[0]["lr"] == 0.1
+
+
+def test_every_epoch_has_an_order_and_crops_of_its_own(monkeypatch):
+    training = Training(**config(augment={"crop_padding": 0, "flip": False}))
+    seen, inner = [], training.method.losses
+
+    def losses(images, labels):
+        seen.append(images.clone())
+        return inner(images, labels)
+
+    monkeypatch.setattr(training.method, "losses", losses)
+    list(training.epochs())
+    assert len(seen) == 6  # two batches an epoch
+    assert not any(torch.equal(seen[i], seen[j]) for i in range(6) for j in range(i))
+
+
+def test_the_rate_moves_within_an_epoch():
+    """Two batches an epoch: the last one of each is half an epoch in."""
+    optim = {"lr": 0.1, "warmup_epochs": 2.0}
+    rates = [report["optim/lr"] for report in run(config(optim=optim, epochs=2))[1]]
+    assert rates == pytest.approx([0.1 * 0.5 / 2, 0.1 * 1.5 / 2])

@@ -21,7 +21,7 @@ def block(language: str) -> str:
 def test_the_method_it_adds_is_found_and_trains(tmp_path, monkeypatch):
     (tmp_path / "confidence_penalty.py").write_text(block("python"))
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    backbone = models.build("small_cnn", classes=3, channels=1)
+    backbone = models.build("small_cnn", classes=3, image_shape=(1, 8, 8))
     method = methods.build("confidence_penalty", backbone, weight=0.5)
     labels = torch.tensor([0, 1, 2, 0])
     logits, terms = method.losses(torch.rand(4, 1, 8, 8), labels)

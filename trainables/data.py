@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from trainables.sources import READERS, DataError, Images, Source
 
 _TEST_FRACTION = 0.2
 _TEST_SEED = 0  # the test part of a set that has none of its own is the same for every config
-_EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -77,28 +75,6 @@ def build(
 def forget() -> None:
     """Lets go of the set that is held for the next trial of this process."""
     _build.cache_clear()
-
-
-def shuffled(sets: Sets, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training images in whole batches and random order; an incomplete last one is dropped,
-    unless it is the only one.
-
-    Equal batches are what DSR's pairing of rows needs, and keep a batch norm from a batch of one.
-    # uint8 [B, C, H, W], [B]
-    """
-    images, batch_size, count = sets.train, sets.batch_size, len(sets.train)
-    order = torch.randperm(count, device=images.labels.device, generator=generator)
-    whole = count - count % batch_size if count >= batch_size else count
-    for start in range(0, whole, batch_size):
-        indices = order[start : min(start + batch_size, whole)]
-        yield images.pixels[indices], images.labels[indices]
-
-
-def in_order(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in large batches.  # uint8 [B, C, H, W], [B]"""
-    yield from zip(
-        images.pixels.split(_EVALUATION_BATCH), images.labels.split(_EVALUATION_BATCH), strict=True
-    )
 
 
 # The trials of a study share one set; a second would double the memory.

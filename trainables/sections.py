@@ -136,9 +136,11 @@ def _given_problems(
     place: str, given: dict, known: dict[str, inspect.Parameter], what: str
 ) -> list[Problem]:
     found = _unknown(f"{place}.", given, known, what)
-    for key, item in given.items():
-        if key in known:
-            found += value_problems(f"{place}.{key}", item, known[key].annotation)
+    for key, parameter in known.items():
+        if key in given:
+            found += value_problems(f"{place}.{key}", given[key], parameter.annotation)
+        elif parameter.default is parameter.empty:
+            found.append((f"{place}.{key}", f"is missing; {_types(parameter.annotation)}"))
     return found
 
 
@@ -146,7 +148,7 @@ def _build_problems(config: dict) -> list[Problem]:
     """What only building shows, such as a stage that the backbone has not; no memory is touched."""
     try:
         with torch.device("meta"):
-            backbone = models.build(classes=10, channels=3, **config["model"])
+            backbone = models.build(classes=10, image_shape=(3, 32, 32), **config["model"])
             methods.build(model=backbone, **config["method"])
         optim.build([torch.zeros(1)], epochs=1, **config.get("optim", {}))
     except (ValueError, RuntimeError) as error:  # a method's own check, or a size torch cannot have

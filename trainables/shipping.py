@@ -55,8 +55,8 @@ def load(folder: str | Path) -> Shipped:
     """The model that `save` wrote, in evaluation mode; nothing is unpickled."""
     folder = Path(folder)
     description = json.loads((folder / DESCRIPTION).read_text())
-    channels, classes = description["image_shape"][0], description["classes"]
-    network = models.build(classes=len(classes), channels=channels, **description["model"])
-    shipped = Shipped(network, torch.zeros(channels), torch.ones(channels), tuple(classes))
+    shape, classes = description["image_shape"], description["classes"]
+    network = models.build(classes=len(classes), image_shape=shape, **description["model"])
+    shipped = Shipped(network, torch.zeros(shape[0]), torch.ones(shape[0]), tuple(classes))
     shipped.load_state_dict(load_file(folder / WEIGHTS))
     return shipped.eval()

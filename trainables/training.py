@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trainables import batches, methods, metrics, models
 from trainables import data as image_data
-from trainables import methods, metrics, models
-from trainables.augment import Augment, normalise
+from trainables.augment import Augment
 from trainables.bounds import Count, CountOrZero
 from trainables.checkpoint import Checkpoints
 from trainables.optim import build as build_optimizer
@@ -57,10 +57,15 @@ class Training:
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(_derived_seed(seed, "weights"))
             backbone = models.build(
-                classes=len(self.sets.classes), channels=self.sets.image_shape[0], **model
+                classes=len(self.sets.classes), image_shape=self.sets.image_shape, **model
             )
             self.method = methods.build(model=backbone, **method)
         self.method.to(self.device, memory_format=self.memory_format)
+        self.method.start_training(
+            methods.Task(
+                len(self.sets.train), epochs, self.sets.mean, self.sets.std, self.augment.is_on
+            )
+        )
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -116,39 +121,41 @@ class Training:
         self.method.train()
         self.method.start_epoch()
         sums: dict[str, Tensor] = {}
-        images = batches = 0
+        seen = done = 0
         steps = max(1, len(self.sets.train) // self.sets.batch_size)
-        for pixels, labels in image_data.shuffled(self.sets, generator):
-            inputs = self.augment(pixels, self.sets.mean, self.sets.std, generator)
-            inputs = inputs.contiguous(memory_format=self.memory_format)
+        for images, labels, indices in batches.training(
+            self.sets, self.augment, self.method.companion, generator
+        ):
+            inputs = images.contiguous(memory_format=self.memory_format)
+            self.method.start_batch(indices)
             with self._autocast():
                 logits, terms = self.method.losses(inputs, labels)
             total = sum(terms.values())
-            self.optimizer.step(total, self.epoch + batches / steps)
+            self.optimizer.step(total, self.epoch + done / steps)
             batch = {metrics.loss_name(name): term.detach() for name, term in terms.items()}
             batch[metrics.LOSS_TOTAL] = total.detach()
-            batch[metrics.TRAIN_ACCURACY] = (logits.detach().argmax(dim=1) == labels).sum()
+            hits = logits.detach().argmax(dim=1) == labels[: len(logits)]
+            batch[metrics.TRAIN_ACCURACY] = hits.sum()
             for name, value in batch.items():
                 sums[name] = sums[name] + value if name in sums else value
-            batches += 1
-            images += len(labels)
+            done += 1
+            seen += len(logits)
         values = torch.stack(
             [value.double() for value in sums.values()]
         ).tolist()  # the epoch's one sync
-        report = {name: value / batches for name, value in zip(sums, values, strict=True)}
-        report[metrics.TRAIN_ACCURACY] *= batches / images
+        report = {name: value / done for name, value in zip(sums, values, strict=True)}
+        report[metrics.TRAIN_ACCURACY] *= done / seen
         report[metrics.LEARNING_RATE] = self.optimizer.sgd.param_groups[0]["lr"]
-        return report, images
+        return report, seen
 
     def _scores(self) -> dict[str, float]:
         self.method.eval()
 
-        def forward(pixels: Tensor) -> Tensor:
-            inputs = normalise(pixels, self.sets.mean, self.sets.std)
+        def forward(inputs: Tensor) -> Tensor:
             with self._autocast():
                 return self.method(inputs.contiguous(memory_format=self.memory_format))
 
-        scores = metrics.evaluate(forward, image_data.in_order(self.sets.held_out))
+        scores = metrics.evaluate(forward, batches.evaluation(self.sets))
         return {f"{self.split}/{name}": value for name, value in scores.items()}
 
     def _state(self) -> dict:

@@ -16,7 +16,7 @@ every = pytest.mark.parametrize(("name", "settings", "backbone"), CASES, ids=IDS
 
 def build(name: str, settings: dict, backbone: str, seed: int = 0) -> methods.Method:
     torch.manual_seed(seed)
-    return methods.build(name, models.build(backbone, 4, 3), **settings)
+    return methods.build(name, models.build(backbone, 4, (3, 8, 8)), **settings)
 
 
 def step(method: methods.Method, number: int, sgd: torch.optim.SGD | None = None):
@@ -107,7 +107,7 @@ def test_the_deployed_model_answers_as_the_method_does(name, settings, backbone)
         logits = method(images)
         shipped = method.deploy().eval()
         torch.testing.assert_close(shipped(images), logits, atol=1e-5, rtol=1e-5)
-    plain = models.build(backbone, 4, 3)
+    plain = models.build(backbone, 4, (3, 8, 8))
     assert shipped.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -125,7 +125,7 @@ def test_terms_stay_float32_under_mixed_precision(name, settings, backbone):
 @pytest.mark.parametrize("name", sorted(methods.classes()))
 def test_every_method_fits_every_backbone(name, backbone):
     with torch.device("meta"):
-        method = methods.build(name, models.build(backbone, 4, 1))
+        method = methods.build(name, models.build(backbone, 4, (1, 8, 8)))
         logits, terms = method.losses(torch.zeros(2, 1, 32, 32), torch.zeros(2, dtype=torch.long))
     assert logits.shape == (2, 4)
     assert all(term.shape == () for term in terms.values())

@@ -135,45 +135,6 @@ def test_a_constant_channel_does_not_divide_by_zero():
     assert data._statistics(torch.full((4, 1, 2, 2), 7, dtype=torch.uint8))[1].item() > 0
 
 
-def test_training_batches_are_whole_and_no_image_comes_twice(use):
-    use()
-    sets = data.build("mine", batch_size=9, validation_fraction=0.1)
-    batches = list(data.shuffled(sets, torch.Generator().manual_seed(0)))
-    assert [len(labels) for _, labels in batches] == [9] * (64 // 9)
-    seen = [n for pixels, labels in batches for n in numbers(Images(pixels, labels))]
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= set(numbers(sets.train))
-    whole = numbered(COUNTS)
-    assert torch.cat([labels for _, labels in batches]).tolist() == whole.labels[seen].tolist()
-
-
-def test_the_order_is_random_and_the_generators(use):
-    use()
-    sets = data.build("mine", batch_size=8)
-
-    def order(seed):
-        batches = data.shuffled(sets, torch.Generator().manual_seed(seed))
-        return [n for batch in batches for n in numbers(Images(*batch))]
-
-    assert order(0) == order(0)
-    assert order(0) != order(1)
-    assert order(0) != sorted(order(0))
-
-
-def test_fewer_images_than_a_batch_make_one_batch(use):
-    use((3, 3, 3, 3))
-    sets = data.build("mine", batch_size=100)
-    (batch,) = data.shuffled(sets, torch.Generator())
-    assert sorted(numbers(Images(*batch))) == sorted(numbers(sets.train))
-
-
-def test_evaluation_goes_through_every_image_once_and_in_order():
-    images = numbered((600, 600, 600, 601))
-    batches = list(data.in_order(images))
-    assert [len(labels) for _, labels in batches] == [1000, 1000, 401]
-    assert [n for batch in batches for n in numbers(Images(*batch))] == list(range(2401))
-
-
 def test_the_fingerprint_tells_a_changed_set_and_a_changed_split_apart(use):
     use()
     one = data.build("mine").fingerprint()

@@ -133,7 +133,7 @@ def test_variants_train_only_what_they_name():
     assert names("drg") == {"ce", "aux_ce", "drg"}
     assert names("dsr") == {"ce", "dsr"}
     assert names("drg_dsr") == {"ce", "aux_ce", "drg", "dsr"}
-    model = models.build("small_cnn", 4, 3, width=4)
+    model = models.build("small_cnn", 4, (3, 8, 8), width=4)
     method = methods.build("drg_dsr", model, variant="dsr")
     assert {id(p) for p in method.parameters()} == {id(p) for p in model.parameters()}
 
@@ -193,7 +193,7 @@ def test_teachers_carry_no_gradient():
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_the_auxiliary_cross_entropy_reaches_the_stages_up_to_its_tap_only(stage):
-    method = methods.build("drg_dsr", models.build("small_cnn", 4, 3, width=4), stage=stage)
+    method = methods.build("drg_dsr", models.build("small_cnn", 4, (3, 8, 8), width=4), stage=stage)
     terms = method.losses(*batch())[1]
     terms["aux_ce"].backward(retain_graph=True)
     for index, part in enumerate(method.model.stages):
@@ -210,7 +210,7 @@ def test_the_auxiliary_cross_entropy_reaches_the_stages_up_to_its_tap_only(stage
 @pytest.mark.parametrize("stage", [0, 4, -1])
 def test_a_stage_the_backbone_has_not_is_refused(stage):
     with pytest.raises(ValueError, match=rf"^method.stage: {stage} .*\(1 to 3\)$"):
-        methods.build("drg_dsr", models.build("small_cnn", 4, 3), stage=stage)
+        methods.build("drg_dsr", models.build("small_cnn", 4, (3, 8, 8)), stage=stage)
 
 
 def test_memory_is_in_the_state_and_none_is_too():
@@ -238,7 +238,7 @@ def test_a_file_of_methods_offers_exactly_one():
 
 def test_an_unknown_hyperparameter_is_a_type_error():
     with pytest.raises(TypeError, match="temprature"):
-        methods.build("drg_dsr", models.build("small_cnn", 4, 3), temprature=4.0)
+        methods.build("drg_dsr", models.build("small_cnn", 4, (3, 8, 8)), temprature=4.0)
 
 
 def test_a_method_must_say_what_it_trains_on():
@@ -252,7 +252,7 @@ class Echo(nn.Module):
 
 
 def test_the_gate_of_the_auxiliary_head_lies_between_a_half_and_one():
-    method = methods.build("drg_dsr", models.build("small_cnn", 4, 3, width=4))
+    method = methods.build("drg_dsr", models.build("small_cnn", 4, (3, 8, 8), width=4))
     head, features = method.auxiliary.eval(), torch.randn(2, 8, 5, 7)  # odd and not square
     head.trunk, head.head = Echo(), Echo()
     ratio = head(features) / features

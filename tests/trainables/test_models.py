@@ -19,7 +19,7 @@ def size(module: nn.Module) -> int:
 
 def on_meta(name: str, classes: int, channels: int) -> models.Classifier:
     with torch.device("meta"):
-        return models.build(name, classes, channels)
+        return models.build(name, classes, (channels, 8, 8))
 
 
 def test_resnet18_has_the_size_its_docstring_states():
@@ -60,7 +60,7 @@ def test_shapes_of_every_backbone(name, channels):
 
 @pytest.mark.parametrize("name", [name for name in BUILDERS if name not in SLOW])
 def test_features_go_on_from_any_stage(name):
-    model = models.build(name, 7, 3).eval()
+    model = models.build(name, 7, (3, 8, 8)).eval()
     images = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
         maps = model.features(images)
@@ -75,13 +75,13 @@ def test_features_go_on_from_any_stage(name):
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet20", "resnet18"])
 def test_odd_image_sizes_and_other_channels_work(name):
-    model = models.build(name, 5, 4).eval()
+    model = models.build(name, 5, (4, 8, 8)).eval()
     with torch.no_grad():
         assert model(torch.randn(2, 4, 9, 13)).shape == (2, 5)
 
 
 def test_resnet18_computes_what_torchvisions_does_with_its_weights_and_a_small_stem():
-    model = models.build("resnet18", 10, 3).eval()
+    model = models.build("resnet18", 10, (3, 8, 8)).eval()
     reference = torchvision.models.resnet18(num_classes=10).eval()
     reference.conv1, reference.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     reference.load_state_dict(
@@ -115,13 +115,13 @@ def test_thin_resnets_have_as_many_layers_as_their_name_says(depth):
 
 
 def test_small_cnn_takes_its_width():
-    assert models.build("small_cnn", 4, 1, width=6).widths == (6, 12, 24)
+    assert models.build("small_cnn", 4, (1, 8, 8), width=6).widths == (6, 12, 24)
 
 
 def test_fresh_weights_follow_the_seed():
     def weights(seed):
         torch.manual_seed(seed)
-        return next(models.build("small_cnn", 4, 3).parameters())
+        return next(models.build("small_cnn", 4, (3, 8, 8)).parameters())
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))

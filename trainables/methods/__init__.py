@@ -1,11 +1,31 @@
 """Self-distillation methods, one a file; the file's name is the method's."""
 
 import sys
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from trainables.folders import modules
 from trainables.models import Classifier
+
+# What stands beside each image of a batch: another augmented view of it, or another image of its
+# class.
+Companion = Literal["view", "class"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know of the training it is part of.
+
+    images: how many are trained on. epochs: how many in all. mean, std: [C], by which images in
+    [0, 1] are normalised. augmented: an image looks different each time it comes."""
+
+    images: int
+    epochs: int
+    mean: Tensor
+    std: Tensor
+    augmented: bool
 
 
 class Method(nn.Module):
@@ -14,7 +34,12 @@ class Method(nn.Module):
 
     Hyperparameters are keyword-only arguments with the authors' defaults: the signature is the
     schema that a search space is checked against. State to resume from belongs in `state_dict`.
+
+    companion: None, or what `losses` gets beside each image: then images and labels are twice as
+    long, row `B + i` the companion of row `i`, and the logits returned are those of the first B.
     """
+
+    companion: Companion | None = None
 
     def __init__(self, model: Classifier):
         super().__init__()
@@ -29,8 +54,15 @@ class Method(nn.Module):
         """The logits that are evaluated and shipped.  # [B, C, H, W] -> [B, K]"""
         return self.model(images)
 
+    def start_training(self, task: Task) -> None:
+        """Called once, before the first epoch and before a state is loaded to go on from."""
+
     def start_epoch(self) -> None:
         """Drops whatever memory must not cross from one epoch to the next."""
+
+    def start_batch(self, indices: Tensor) -> None:
+        """Says which training images the next call of `losses` gets, row for row.
+        # [B], each in [0, task.images); [2 * B] with a companion"""
 
     def deploy(self) -> nn.Module:
         """The plain model that ships: no part of it serves training alone."""

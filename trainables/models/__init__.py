@@ -1,11 +1,18 @@
 """Backbones, a family a file; whatever a file lists in `__all__` is a backbone by that name."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
 from trainables.folders import modules
+
+# How a backbone takes its first steps: `imagenet` as published for 224x224, which makes a map of
+# 1/4 the image's side; `small` keeps the side, for 32x32 and 64x64.
+Stem = Literal["small", "imagenet"]
+_LARGEST_SMALL = 64
 
 
 class Classifier(nn.Module):
@@ -40,11 +47,17 @@ class Classifier(nn.Module):
 
 def builders() -> dict[str, Callable[..., Classifier]]:
     """Every backbone by name: a function `(classes, channels, *, options)` that returns a
-    `Classifier`."""
+    `Classifier`. One with two stems has an option `stem`."""
     families = modules(sys.modules[__name__]).values()
     return {name: getattr(family, name) for family in families for name in family.__all__}
 
 
-def build(name: str, classes: int, channels: int, **options) -> Classifier:
-    """A backbone with fresh weights. classes: width of the logits; channels: of the images."""
-    return builders()[name](classes, channels, **options)
+def build(name: str, classes: int, image_shape: tuple[int, int, int], **options) -> Classifier:
+    """A backbone with fresh weights. classes: width of the logits. image_shape: (C, H, W); by it
+    the stem is chosen that `options` does not name."""
+    builder = builders()[name]
+    channels, height, width = image_shape
+    if "stem" in inspect.signature(builder).parameters:
+        stem: Stem = "small" if max(height, width) <= _LARGEST_SMALL else "imagenet"
+        options = {"stem": stem, **options}
+    return builder(classes, channels, **options)

@@ -62,7 +62,7 @@ def check(request: Request, address: str, console: Console) -> None:
         add_references(study, space)
     beside = sum(is_beside(record) for record in study.records.values())
     config = next(iter(study.records.values())).config
-    model = models.build(classes=facts["classes"], channels=facts["image"][0], **config["model"])
+    model = models.build(classes=facts["classes"], image_shape=facts["image"], **config["model"])
     weights = sum(parameter.numel() for parameter in model.parameters())
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

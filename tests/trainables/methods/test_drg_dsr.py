@@ -1,21 +1,24 @@
-"""Methods: each equals its paper's numbers through the class itself, values and gradients."""
+"""DRG and DSR: the released code's numbers through the class itself, values and gradients."""
 
 import pytest
 import torch
 from torch import nn
 
+from tests.trainables.methods.vectors import (
+    DTYPES,
+    IMAGES,
+    LABELS,
+    A,
+    P,
+    Z,
+    after_a_batch_of,
+    assert_close,
+    gradient,
+    tensor,
+)
 from tests.trainables.test_losses import loop_cross_entropy, loop_distillation
 from tests.trainables.tiny import VECTORS, Fixed, batch, fixed_classifier, same
 from trainables import methods, models
-
-DTYPES = [(torch.float64, 1e-10), (torch.float32, 1e-6)]
-Z, A, P = (VECTORS[name] for name in "ZAP")
-LABELS = torch.tensor(VECTORS["y"])
-IMAGES = torch.zeros(3, 1, 8, 8)
-
-
-def tensor(rows, dtype=torch.float64):
-    return torch.tensor(rows, dtype=dtype)
 
 
 def drg_dsr(dtype=torch.float64, logits=Z, shallow=A, **hyperparameters):
@@ -24,35 +27,6 @@ def drg_dsr(dtype=torch.float64, logits=Z, shallow=A, **hyperparameters):
     if method.auxiliary is not None:
         method.auxiliary = Fixed(tensor(shallow, dtype))
     return method
-
-
-def after_a_batch_of(previous, method):
-    """The same method, its last batch having had the logits `previous`."""
-    parameter = method.model.head.logits
-    now = parameter.data
-    parameter.data = tensor(previous, now.dtype)
-    method.losses(IMAGES, LABELS)
-    parameter.data = now
-    return method
-
-
-def gradient(loss, parameter):
-    (found,) = torch.autograd.grad(loss, parameter, retain_graph=True)
-    return found
-
-
-def assert_close(value, expected, error):
-    expected = torch.as_tensor(expected, dtype=value.dtype)
-    torch.testing.assert_close(value.detach(), expected, atol=error, rtol=0)
-
-
-@pytest.mark.parametrize(("dtype", "error"), DTYPES)
-def test_cross_entropy_equals_the_vectors(dtype, error):
-    method = methods.build("cross_entropy", fixed_classifier(tensor(Z, dtype)))
-    logits, terms = method.losses(IMAGES, LABELS)
-    assert torch.equal(logits, tensor(Z, dtype))
-    assert list(terms) == ["ce"]
-    assert_close(terms["ce"], VECTORS["ce_main"], error)
 
 
 @pytest.mark.parametrize(("dtype", "error"), DTYPES)

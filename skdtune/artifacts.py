@@ -5,9 +5,9 @@ from pathlib import Path
 
 from skdtune import export, leaderboard
 from skdtune.errors import ConfigError
-from skdtune.records import Study
+from skdtune.records import MODELS, Study
 
-MODELS, RESULT = "models", "result.json"  # of a final training
+RESULT = "result.json"  # of a final training
 
 
 def study_files(study: Study, target: Path) -> None:

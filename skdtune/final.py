@@ -12,9 +12,10 @@ from pathlib import Path
 
 from scipy import stats
 
-from skdtune import records
-from skdtune.artifacts import MODELS, RESULT
-from skdtune.records import Record, Study, Writer
+from skdtune import records, teachers
+from skdtune.artifacts import RESULT
+from skdtune.records import MODELS, Record, Study, Writer
+from skdtune.space import BASELINE
 from trainables import metrics, shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.metrics import TEST, score_names
@@ -52,9 +53,7 @@ def estimate(values: list[float]) -> Estimate:
 
 def results(study: Study) -> dict[str, Estimate]:
     """The estimate of every test score over the seeds that finished; empty before the first."""
-    finished = [
-        record.last for record in study.records.values() if record.status == records.FINISHED
-    ]
+    finished = [record.last for record in finished_seeds(study)]
     return (
         {name: estimate([last[name] for last in finished]) for name in score_names(TEST)}
         if finished
@@ -62,47 +61,72 @@ def results(study: Study) -> dict[str, Estimate]:
     )
 
 
+def finished_seeds(study: Study) -> list[Record]:
+    return [
+        record
+        for record in study.records.values()
+        if record.role == records.SEED and record.status == records.FINISHED
+    ]
+
+
 def add_seeds(study: Study, config: dict, count: int) -> None:
-    """Puts `count` seeds on the books, from the config's own seed on; those that are there stay,
-    and what failed is tried again."""
+    """Puts `count` seeds on the books, from the config's own seed on, and before them the teacher
+    that they learn from when the config names none: the same network, trained by itself. Those
+    that are there stay, and what failed is tried again."""
     first = config.get("seed", 0)
+    wanted = {}
+    if teachers.needs_own(config):
+        plain = {**config, "method": {"name": BASELINE}}
+        wanted[records.TEACHER] = Record(records.TEACHER, records.TEACHER, {}, plain)
     for index in range(count):
-        key = f"seed-{index}"
         seeded = {**config, "seed": first + index}
-        record = study.records.setdefault(key, Record(key, records.SEED, {}, seeded))
+        wanted[f"seed-{index}"] = Record(f"seed-{index}", records.SEED, {}, seeded)
+    study.records = wanted | study.records
+    for record in map(study.records.get, wanted):
         if record.status == records.FAILED:
             record.status, record.error, record.ended = records.PENDING, "", None
 
 
 def train(study: Study, count: int, writer: Writer, say: Callable[[str], None]) -> None:
-    """Trains every one of the first `count` seeds that has not ended, each from its last
-    checkpoint, and saves its model. A seed that fails leaves the others alone.
+    """Trains the teacher, where one is needed, and every one of the first `count` seeds that has
+    not ended, each from its last checkpoint, and saves its model. A seed that fails leaves the
+    others alone.
 
     Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
-    for record in list(study.records.values())[:count]:
-        if record.has_ended:
-            continue
-        try:
-            _train_seed(study, record, writer, say)
-        except KeyboardInterrupt:
-            record.status = records.INTERRUPTED
-            writer.put(record)
-            raise
-        except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
-            status = records.DIVERGED if isinstance(error, Diverged) else records.FAILED
-            record.error, record.details = str(error), traceback.format_exc()
-            record.ended, record.status = time.time(), status
-            writer.put(record)
-            say(f"{record.key} {status}: {error}")
+    seeds = [record for record in study.records.values() if record.role == records.SEED]
+    teacher = study.records.get(records.TEACHER)
+    if teacher is not None:
+        _attempt(study, teacher, writer, say)
+        if teacher.status != records.FINISHED:
+            return
+    for record in seeds[:count]:
+        _attempt(study, record, writer, say)
     _write_result(study)
 
 
-def _train_seed(study: Study, record: Record, writer: Writer, say: Callable[[str], None]) -> None:
+def _attempt(study: Study, record: Record, writer: Writer, say: Callable[[str], None]) -> None:
+    if record.has_ended:
+        return
+    try:
+        _train_one(study, record, writer, say)
+    except KeyboardInterrupt:
+        record.status = records.INTERRUPTED
+        writer.put(record)
+        raise
+    except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
+        status = records.DIVERGED if isinstance(error, Diverged) else records.FAILED
+        record.error, record.details = str(error), traceback.format_exc()
+        record.ended, record.status = time.time(), status
+        writer.put(record)
+        say(f"{record.key} {status}: {error}")
+
+
+def _train_one(study: Study, record: Record, writer: Writer, say: Callable[[str], None]) -> None:
     record.started = record.started or time.time()
     record.status, record.attempts = records.RUNNING, record.attempts + 1
     writer.put(record)
     checkpoints = Checkpoints(study.folder.folder(CHECKPOINTS).folder(record.key), record.key)
-    training = Training(**record.config, final=True)
+    training = Training(**teachers.equipped(record.config, study.folder), final=True)
     said = time.monotonic()
     for report in training.epochs(checkpoints):
         record.add(report)
@@ -113,6 +137,8 @@ def _train_seed(study: Study, record: Record, writer: Writer, say: Callable[[str
             progress = f"epoch {record.epoch}/{record.config['epochs']}"
             say(f"{record.key}: {progress}, loss {report[metrics.LOSS_TOTAL]:.4f}")
     _save_models(study, record, training)
+    if record.role == records.TEACHER:
+        teachers.keep_own(study.folder, training, record.config["model"])
     record.ended = time.time()
     record.status = records.FINISHED
     writer.put(record)
@@ -135,7 +161,11 @@ def _save_models(study: Study, record: Record, training: Training) -> None:
             shutil.rmtree(part, ignore_errors=True)
         example = torch.zeros(2, *shape).numpy()
         mlflow.pytorch.save_model(
-            shipped, str(folder / ".mlflow"), input_example=example, serialization_format="pt2"
+            shipped,
+            str(folder / ".mlflow"),
+            input_example=example,
+            serialization_format="pt2",
+            extra_files=[str(folder / name) for name in (shipping.WEIGHTS, shipping.DESCRIPTION)],
         )
         (folder / ".mlflow").rename(target)
 

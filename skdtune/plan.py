@@ -6,7 +6,7 @@ from collections import Counter, deque
 from math import ceil
 from typing import Any
 
-from skdtune import records
+from skdtune import records, teachers
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import BASELINE as BASELINE_METHOD
@@ -19,18 +19,25 @@ class Plan:
     """Trials that are on the books but have not ended run first, then as many as are still asked
     for.
 
-    known: what was on the books when the plan was made. ended_before: what had ended by then.
-    interrupted: the search is being stopped
-    from outside, so that a trial that ends now has not come to its end."""
+    only: the role of the trials to run, when not all of them are. known: what was on the books
+    when the plan was made. ended_before: what had ended by then. interrupted: the search is being
+    stopped from outside, so that a trial that ends now has not come to its end."""
 
-    def __init__(self, study: Study, space: SearchSpace, resources: Resources | None = None):
+    def __init__(
+        self,
+        study: Study,
+        space: SearchSpace,
+        resources: Resources | None = None,
+        only: str | None = None,
+    ):
         self.study, self.space = study, space
         self.resources = resources or space.resources
         self.interrupted = False
         self.session = uuid.uuid4().hex
         self.known = list(study.records.values())
         self.ended_before = {record.key for record in self.known if record.has_ended}
-        self.queue = deque(study.unfinished)
+        self.only = only
+        self.queue = deque(r for r in study.unfinished if only in (None, r.role))
         self._put_back: Counter[str] = Counter()
 
     @property
@@ -42,7 +49,7 @@ class Plan:
     @property
     def is_done(self) -> bool:
         """Whether no trial is left to start."""
-        return not self.queue and len(self.study.records) >= self.total
+        return not self.queue and (bool(self.only) or len(self.study.records) >= self.total)
 
     def put_back(self, record: Record) -> bool:
         """Queues a trial again that Tune gave up, as it does when the process dies that was to
@@ -73,7 +80,7 @@ class Plan:
             "device": "cuda" if self.resources.gpu else "cpu",
             "session": self.session,
         }
-        return {"trial": record.config, "run": run}
+        return {"trial": teachers.equipped(record.config, self.study.folder), "run": run}
 
 
 def is_beside(record: Record) -> bool:

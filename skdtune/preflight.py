@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from skdtune import cluster, distributions
+from skdtune import cluster, distributions, teachers
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan, add_references, is_beside
 from skdtune.records import Study
@@ -19,9 +19,10 @@ from trainables.sources import DataError
 
 def data_facts(space: SearchSpace) -> dict[str, Any]:
     """Sizes and fingerprint of the data set that the first trial trains on.
-    Errors: ConfigError for a set that is missing or damaged."""
+    Errors: ConfigError for a set that is missing or damaged, and for teachers that do not fit."""
     config = space.config(space.first_values(space.first_trials()[0]))
     sets = load_data(config)
+    teachers.check(teachers.named(space), sets)
     channels, height, width = sets.image_shape
     data.forget()  # the driver trains nothing
     return {
@@ -78,6 +79,10 @@ def check(request: Request, address: str, console: Console) -> None:
         "objective": f"{space.search.mode} {space.search.metric}, by {space.search.sampler.name}",
         "resources": f"{resources.cpu:g} CPU, {resources.gpu:g} GPU a trial, {concurrent} at once",
     }
+    named = teachers.named(space)
+    if named:
+        own = "the baseline, trained first"
+        rows["teacher"] = ", ".join(sorted(own if name is None else name for name in named))
     for label, value in rows.items():
         table.add_row(label, value)
     for path, parameter in space.parameters.items():

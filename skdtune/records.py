@@ -20,10 +20,13 @@ from trainables.storage import Folder
 FORMAT = 1
 STUDY_FILE = "study.json"
 TRIALS = "trials"
+MODELS = "models"  # of a final training, one a seed
 
 # Roles
-# (`default` is the authors' own setting, `first` another that the space puts in its place)
-SEARCH, DEFAULT, FIRST, BASELINE, SEED = "search", "default", "first", "baseline", "seed"
+# (`default` is the authors' own setting, `first` another that the space puts in its place; `seed`
+# and `teacher` are of a final training)
+SEARCH, DEFAULT, FIRST, BASELINE = "search", "default", "first", "baseline"
+SEED, TEACHER = "seed", "teacher"
 # Statuses; a trial that is neither of the last four is to be gone on with
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
 FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"

@@ -88,21 +88,25 @@ class SearchSpace:
         return self.search.first_trials or [{}]
 
     def is_authors_own(self, values: dict[str, Any]) -> bool:
-        """Whether every searched value is the default that its signature has from the authors."""
+        """Whether every searched value, and every fixed one of the method but its teacher, is the
+        default that its signature has from the authors."""
+        fixed = {f"method/{key}": value for key, value in self.fixed["method"].items()}
+        for path in ("method/name", "method/teacher"):
+            fixed.pop(path, None)
         return all(
-            value == self._signature_default(self.parameters[path], values)
-            for path, value in values.items()
+            value == self._signature_default(path, values)
+            for path, value in {**fixed, **values}.items()
         )
 
     def _default(self, parameter: Parameter, given: dict[str, Any]) -> Any:
-        default = self._signature_default(parameter, given)
+        default = self._signature_default(parameter.path, given)
         if distributions.holds(parameter.distribution, default):
             return default
         return distributions.middle(parameter.distribution)
 
-    def _signature_default(self, parameter: Parameter, given: dict[str, Any]) -> Any:
+    def _signature_default(self, path: str, given: dict[str, Any]) -> Any:
         """What the builder of its section has for it; None when it has none."""
-        section, key = parameter.path.split("/")
+        section, key = path.split("/")
         if key == "name":
             return None
         name = self.fixed.get(section, {}).get("name")

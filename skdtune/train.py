@@ -7,12 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from skdtune import final, flags, lock, preflight, records, signals, space
-from skdtune.artifacts import MODELS
+from skdtune import final, flags, lock, preflight, records, signals, space, teachers
 from skdtune.differences import differences
 from skdtune.errors import NOTHING_FINISHED, ConfigError, run, together
 from skdtune.provenance import git_commit, versions
-from skdtune.records import Study, Writer
+from skdtune.records import MODELS, Study, Writer
 from skdtune.space import SearchSpace
 from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
@@ -25,10 +24,11 @@ def main(arguments: list[str]) -> int:
     options, wanted = _read(arguments)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     study = _study(wanted, options)
-    preflight.load_data(wanted.fixed, final=True)
+    teachers.check(teachers.named(wanted), preflight.load_data(wanted.fixed, final=True))
     with lock.held(study.folder, study.name):
         final.add_seeds(study, wanted.fixed, options["seeds"])
         study.save()
+        teachers.bring(teachers.named(wanted), study.folder)
         console.print(
             f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs, in {study.folder.uri}"
         )
@@ -128,8 +128,7 @@ def _conclude(study: Study, console: Console) -> int:
     count = len(next(iter(found.values())).values)
     what = f"mean and 95 % interval over {count} seeds" if count > 1 else "one seed: no interval"
     console.print(f"({what}, test set; records in {study.folder.uri})")
-    finished = (r.key for r in study.records.values() if r.status == records.FINISHED)
-    model = Path(study.folder.uri) / MODELS / next(finished)
+    model = Path(study.folder.uri) / MODELS / final.finished_seeds(study)[0].key
     console.print(
         "use a model on float images [B, C, H, W] in [0, 1]:\n"
         f"  from trainables.shipping import load; model = load({str(model)!r})\n"

@@ -21,11 +21,6 @@ class Augment:
         self.flip = flip
         self.cutout = cutout
 
-    @property
-    def is_on(self) -> bool:
-        """Whether an image looks different each time it comes."""
-        return bool(self.crop_padding or self.flip or self.cutout)
-
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, generator: Generator) -> Tensor:
         """# uint8 [B, C, H, W], [C], [C] -> float [B, C, H, W]"""
         if self.crop_padding:

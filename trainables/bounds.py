@@ -33,5 +33,6 @@ class Bounds:
 Positive = Annotated[float, Bounds(above=0)]
 NonNegative = Annotated[float, Bounds(at_least=0)]
 Share = Annotated[float, Bounds(above=0, below=1)]
+Fraction = Annotated[float, Bounds(at_least=0, at_most=1)]
 Count = Annotated[int, Bounds(at_least=1)]
 CountOrZero = Annotated[int, Bounds(at_least=0)]

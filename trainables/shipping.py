@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainables import methods, models
 from trainables.data import Sets
+from trainables.storage import Folder
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -37,26 +38,32 @@ def ship(method: methods.Method, sets: Sets) -> Shipped:
     return shipped.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
-def save(folder: Path, shipped: Shipped, model: dict, image_shape: tuple[int, int, int]) -> None:
-    """Writes the weights and their description. model: the config section that built the
+def save(
+    place: str | Path | Folder, shipped: Shipped, model: dict, image_shape: tuple[int, int, int]
+) -> None:
+    """Writes the weights and, last, their description. model: the config section that built the
     backbone."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place if isinstance(place, Folder) else Folder(place)
     weights = {name: tensor.contiguous() for name, tensor in shipped.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
     description = {
         "model": model,
         "image_shape": list(image_shape),
         "classes": list(shipped.classes),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False))
+    folder.write(WEIGHTS, safetensors.torch.save(weights))
+    folder.write(DESCRIPTION, json.dumps(description, indent=1, ensure_ascii=False).encode())
 
 
-def load(folder: str | Path) -> Shipped:
-    """The model that `save` wrote, in evaluation mode; nothing is unpickled."""
-    folder = Path(folder)
-    description = json.loads((folder / DESCRIPTION).read_text())
-    shape, classes = description["image_shape"], description["classes"]
-    network = models.build(classes=len(classes), image_shape=shape, **description["model"])
-    shipped = Shipped(network, torch.zeros(shape[0]), torch.ones(shape[0]), tuple(classes))
-    shipped.load_state_dict(load_file(folder / WEIGHTS))
+def load(place: str | Path | Folder) -> Shipped:
+    """The model that `save` wrote, in evaluation mode; nothing is unpickled.
+    Errors: OSError when there is none, ValueError for one that is damaged."""
+    folder = place if isinstance(place, Folder) else Folder(place)
+    try:
+        description = json.loads(folder.read(DESCRIPTION))
+        shape, classes = description["image_shape"], description["classes"]
+        network = models.build(classes=len(classes), image_shape=shape, **description["model"])
+        shipped = Shipped(network, torch.zeros(shape[0]), torch.ones(shape[0]), tuple(classes))
+        shipped.load_state_dict(safetensors.torch.load(folder.read(WEIGHTS)), assign=True)
+    except (KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{folder.uri} holds no model that can be read: {error}") from error
     return shipped.eval()

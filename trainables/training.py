@@ -62,9 +62,7 @@ class Training:
             self.method = methods.build(model=backbone, **method)
         self.method.to(self.device, memory_format=self.memory_format)
         self.method.start_training(
-            methods.Task(
-                len(self.sets.train), epochs, self.sets.mean, self.sets.std, self.augment.is_on
-            )
+            methods.Task(len(self.sets.train), epochs, self.sets.mean, self.sets.std)
         )
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
@@ -77,9 +75,8 @@ class Training:
         checkpoints: where to resume from and where to save after each epoch, before it is yielded.
         Errors: `Diverged` within the epoch in which a loss stops being finite.
         """
-        state = checkpoints.latest() if checkpoints else None
-        if state is not None:
-            self._load(state)
+        if checkpoints:
+            self.resume(checkpoints)
         yield from list(self.history)
         while self.epoch < self.total_epochs:
             report = self._one_epoch()
@@ -87,6 +84,15 @@ class Training:
             if checkpoints:
                 checkpoints.save(self.epoch, self._state())
             yield report
+
+    def resume(self, checkpoints: Checkpoints) -> None:
+        """Goes to where the newest whole checkpoint was saved; stays where it is without one."""
+        state = checkpoints.latest()
+        if state is None:
+            return
+        self.method.load_state_dict(state["method"])
+        self.optimizer.sgd.load_state_dict(state["optimizer"])
+        self.epoch, self.history = state["epoch"], state["history"]
 
     def _one_epoch(self) -> dict[str, float]:
         started = time.perf_counter()
@@ -165,11 +171,6 @@ class Training:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.sgd.state_dict(),
         }
-
-    def _load(self, state: dict) -> None:
-        self.method.load_state_dict(state["method"])
-        self.optimizer.sgd.load_state_dict(state["optimizer"])
-        self.epoch, self.history = state["epoch"], state["history"]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(

@@ -5,23 +5,40 @@ import io
 import pytest
 import torch
 
-from tests.trainables.tiny import batch, method_settings, same
+from tests.trainables.tiny import batch, method_settings, required, same
 from trainables import methods, models, sections
 
 BACKBONES = ["small_cnn", "resnet20"]
 CASES = [(name, settings, b) for name, settings in method_settings() for b in BACKBONES]
+TASK = methods.Task(images=64, epochs=10, mean=torch.zeros(3), std=torch.ones(3))
 IDS = [f"{name}-{'-'.join(map(str, settings.values()))}-{b}" for name, settings, b in CASES]
 every = pytest.mark.parametrize(("name", "settings", "backbone"), CASES, ids=IDS)
 
 
 def build(name: str, settings: dict, backbone: str, seed: int = 0) -> methods.Method:
     torch.manual_seed(seed)
-    return methods.build(name, models.build(backbone, 4, (3, 8, 8)), **settings)
+    model = models.build(backbone, 4, (3, 8, 8))
+    method = methods.build(name, model, **required(name), **settings)
+    method.start_training(TASK)
+    return method
+
+
+def told(method: methods.Method, number: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of that number, of 8 images, as the loop has it: the method knows which images they
+    are, has a companion beside each if it asks for one, and meets the same random numbers."""
+    torch.manual_seed(number)
+    images, labels = batch(seed=number)
+    indices = torch.arange(8 * number, 8 * number + 8)
+    if method.companion is not None:
+        images = torch.cat([images, batch(seed=100 + number)[0]])
+        labels, indices = labels.repeat(2), indices.repeat(2)
+    method.start_batch(indices)
+    return images, labels
 
 
 def step(method: methods.Method, number: int, sgd: torch.optim.SGD | None = None):
     """One update on the batch of that number; its logits, terms and total."""
-    logits, terms = method.losses(*batch(seed=number))
+    logits, terms = method.losses(*told(method, number))
     total = sum(terms.values())
     method.zero_grad()
     total.backward()
@@ -62,11 +79,10 @@ def test_a_gradient_reaches_every_parameter(name, settings, backbone):
 def test_a_step_lowers_the_loss_it_trains_on(name, settings, backbone):
     method = build(name, settings, backbone)
     sgd = torch.optim.SGD(method.parameters(), lr=0.05)
-    images, labels = batch()
 
     def total():
         method.start_epoch()
-        return sum(method.losses(images, labels)[1].values())
+        return sum(method.losses(*told(method))[1].values())
 
     first = total()
     for _ in range(5):
@@ -115,8 +131,8 @@ def test_the_deployed_model_answers_as_the_method_does(name, settings, backbone)
 def test_terms_stay_float32_under_mixed_precision(name, settings, backbone):
     method = build(name, settings, backbone)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        method.losses(*batch())
-        logits, terms = method.losses(*batch(seed=1))
+        method.losses(*told(method))
+        logits, terms = method.losses(*told(method, 1))
     assert logits.dtype == torch.bfloat16
     assert {term.dtype for term in terms.values()} == {torch.float32}
 
@@ -124,14 +140,22 @@ def test_terms_stay_float32_under_mixed_precision(name, settings, backbone):
 @pytest.mark.parametrize("backbone", sorted(models.builders()))
 @pytest.mark.parametrize("name", sorted(methods.classes()))
 def test_every_method_fits_every_backbone(name, backbone):
+    own = required(name, channels=1)
     with torch.device("meta"):
-        method = methods.build(name, models.build(backbone, 4, (1, 8, 8)))
-        logits, terms = method.losses(torch.zeros(2, 1, 32, 32), torch.zeros(2, dtype=torch.long))
+        method = methods.build(name, models.build(backbone, 4, (1, 8, 8)), **own)
+        method.start_training(methods.Task(2, 1, torch.zeros(1), torch.ones(1)))
+        count = 2 if method.companion is None else 4
+        labels = torch.zeros(count, dtype=torch.long)
+        method.start_batch(labels)
+        logits, terms = method.losses(torch.zeros(count, 1, 32, 32), labels)
     assert logits.shape == (2, 4)
     assert all(term.shape == () for term in terms.values())
     config = {"data": {"name": "synthetic"}, "optim": {}, "epochs": 1}
     assert (
-        sections.problems({**config, "model": {"name": backbone}, "method": {"name": name}}) == []
+        sections.problems(
+            {**config, "model": {"name": backbone}, "method": {"name": name, **required(name)}}
+        )
+        == []
     )
 
 

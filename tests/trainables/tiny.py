@@ -1,15 +1,19 @@
 """Small real things that several test files need: configs, batches, fixed logits."""
 
+import atexit
 import copy
+import functools
 import inspect
 import json
+import shutil
+import tempfile
 import typing
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from trainables import methods, metrics, models
+from trainables import methods, metrics, models, shipping
 
 VECTORS = json.loads((Path(__file__).parents[1] / "method_vectors.json").read_text())
 NOT_REPEATED = {  # what two equal trainings need not share
@@ -100,6 +104,26 @@ def method_settings() -> list[tuple[str, dict]]:
             )
             cases += [(name, {key: choice}) for choice in choices if choice != parameter.default]
     return cases
+
+
+@functools.cache
+def required(method: str, channels: int = 3) -> dict:
+    """What a method cannot be built without: a teacher of 4 classes of 8x8 images."""
+    if "teacher" not in inspect.signature(methods.classes()[method]).parameters:
+        return {}
+    folder = _teachers() / str(channels)
+    torch.manual_seed(0)
+    network = models.build("small_cnn", 4, (channels, 8, 8), width=4).eval()
+    shipped = shipping.Shipped(network, torch.zeros(channels), torch.ones(channels), tuple("0123"))
+    shipping.save(folder, shipped, {"name": "small_cnn", "width": 4}, (channels, 8, 8))
+    return {"teacher": str(folder)}
+
+
+@functools.cache
+def _teachers() -> Path:
+    folder = tempfile.mkdtemp(prefix="skdtune-teachers-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _name(base: dict, section: str) -> str | None:

@@ -19,13 +19,12 @@ class Task:
     """What a method may know of the training it is part of.
 
     images: how many are trained on. epochs: how many in all. mean, std: [C], by which images in
-    [0, 1] are normalised. augmented: an image looks different each time it comes."""
+    [0, 1] are normalised."""
 
     images: int
     epochs: int
     mean: Tensor
     std: Tensor
-    augmented: bool
 
 
 class Method(nn.Module):

@@ -1,0 +1,154 @@
+"""The teachers of a study: what `method.teacher` names, checked and copied into the study, so that
+every node that sees the study sees them and none changes under it."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from skdtune import records
+from skdtune.errors import ConfigError
+from skdtune.records import MODELS, Study
+from skdtune.space import SearchSpace
+from trainables import sections, shipping
+from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.data import Sets
+from trainables.shipping import Shipped
+from trainables.storage import Folder
+from trainables.training import Training
+
+_TEACHERS = "teachers"
+_OWN = "own"  # the study's own: a plain training of the same network
+_KEY = "teacher"
+_MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
+_EXTRA = "extra_files"  # where an MLflow model holds what was saved beside it
+
+
+def named(space: SearchSpace) -> set[str | None]:
+    """What `method.teacher` may be in a space: folders, URIs, or None for the study's own; empty
+    when none of its methods has a teacher."""
+    kinds = space.parameters.get("method/name")
+    names = kinds.distribution.choices if kinds else [space.fixed["method"]["name"]]
+    asked = [sections.parameters("method", name).get(_KEY) for name in names]
+    searched = space.parameters.get(f"method/{_KEY}")
+    if searched is not None:
+        return set(searched.distribution.choices)
+    return {space.fixed["method"].get(_KEY, argument.default) for argument in asked if argument}
+
+
+def needs_own(config: dict) -> bool:
+    """Whether a trial learns from a teacher that it does not name."""
+    return _has_teacher(config) and config["method"].get(_KEY) is None
+
+
+def equipped(config: dict, folder: Folder) -> dict:
+    """The config with its teacher where the study in `folder` keeps it."""
+    if not _has_teacher(config):
+        return config
+    place = _place(folder, config["method"].get(_KEY))
+    return {**config, "method": {**config["method"], _KEY: place.uri}}
+
+
+def check(teachers: set[str | None], sets: Sets) -> None:
+    """Errors: ConfigError for teachers that cannot be read or do not fit the images."""
+    problems = []
+    for teacher in sorted(teachers - {None}):
+        try:
+            with _found(teacher) as folder:
+                wrong = _misfit(shipping.load(folder), sets)
+        except (OSError, ValueError) as error:
+            wrong = str(error)
+        if wrong:
+            problems.append(f"{teacher}: {wrong}")
+    if problems:
+        raise ConfigError("trial.method.teacher", problems)
+
+
+def bring(teachers: set[str | None], folder: Folder) -> None:
+    """Copies into the study what it does not hold yet. Errors: OSError."""
+    for teacher in teachers - {None}:
+        place = _place(folder, teacher)
+        if place.exists(shipping.DESCRIPTION):
+            continue
+        with _found(teacher) as source:
+            for name in (shipping.WEIGHTS, shipping.DESCRIPTION):
+                place.write(name, source.read(name))
+
+
+def has_own(folder: Folder) -> bool:
+    return _place(folder, None).exists(shipping.DESCRIPTION)
+
+
+def keep_own(folder: Folder, training: Training, model: dict) -> None:
+    """Makes a finished training the study's own teacher. model: its config section."""
+    shipped = shipping.ship(training.method, training.sets)
+    shipping.save(_place(folder, None), shipped, model, training.sets.image_shape)
+
+
+def take_baseline(study: Study) -> None:
+    """Makes the study's baseline its own teacher. Errors: ValueError when it has not finished or
+    its checkpoint is damaged."""
+    baseline = next(r for r in study.records.values() if r.role == records.BASELINE)
+    if baseline.status != records.FINISHED:
+        raise ValueError(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
+    folder = study.folder.folder(f"{CHECKPOINTS}/{baseline.key}")
+    training = Training(**baseline.config, device=torch.device("cpu"))
+    training.resume(Checkpoints(folder, baseline.key))
+    if training.epoch < baseline.config["epochs"]:
+        raise ValueError(f"the teacher, trial {baseline.key}, has lost its last checkpoint")
+    keep_own(study.folder, training, baseline.config["model"])
+
+
+def _has_teacher(config: dict) -> bool:
+    return _KEY in sections.parameters("method", config["method"]["name"])
+
+
+def _place(folder: Folder, teacher: str | None) -> Folder:
+    name = hashlib.sha256(teacher.encode()).hexdigest()[:12] if teacher else _OWN
+    return folder.folder(f"{_TEACHERS}/{name}")
+
+
+@contextmanager
+def _found(teacher: str) -> Iterator[Folder]:
+    """The folder that holds the weights: the one named, an MLflow model's, or the first model of
+    a final training."""
+    if not teacher.startswith(_MLFLOW):
+        yield _with_weights(Folder(teacher), teacher)
+        return
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory(prefix="skdtune-") as scratch:
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=teacher, dst_path=scratch)
+        except MlflowException as error:
+            raise ValueError(f"MLflow has no such model: {error.message}") from None
+        yield _with_weights(Folder(Path(path)), teacher)
+
+
+def _with_weights(folder: Folder, teacher: str) -> Folder:
+    trained = [f"{MODELS}/{name}" for name in folder.names(MODELS)]
+    for candidate in (folder, *map(folder.folder, [_EXTRA, *trained])):
+        if candidate.exists(shipping.DESCRIPTION):
+            return candidate
+    raise ValueError(
+        f"no model of skdtune.train there ({shipping.DESCRIPTION} and {shipping.WEIGHTS})"
+    )
+
+
+@torch.no_grad()
+def _misfit(teacher: Shipped, sets: Sets) -> str:
+    """What keeps the teacher from answering about these images; empty when it can."""
+    if teacher.classes != sets.classes:
+        return (
+            f"it knows {len(teacher.classes)} classes ({', '.join(teacher.classes[:3])}, ...), the "
+            f"data set has {len(sets.classes)} ({', '.join(sets.classes[:3])}, ...), in this order"
+        )
+    try:
+        teacher(torch.zeros(2, *sets.image_shape))
+    except RuntimeError as error:
+        return f"it cannot take images of {sets.image_shape}: {str(error).splitlines()[0]}"
+    return ""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from trainables.folders import modules
 
-# How a backbone takes its first steps: `imagenet` as published for 224x224, which makes a map of
-# 1/4 the image's side; `small` keeps the side, for 32x32 and 64x64.
+# How a backbone takes its first steps: `imagenet` as published for 224x224, where most make a map
+# of 1/4 the image's side at once; `small`, for 32x32 and 64x64, keeps the side.
 Stem = Literal["small", "imagenet"]
 _LARGEST_SMALL = 64
 
@@ -61,3 +61,12 @@ def build(name: str, classes: int, image_shape: tuple[int, int, int], **options)
         stem: Stem = "small" if max(height, width) <= _LARGEST_SMALL else "imagenet"
         options = {"stem": stem, **options}
     return builder(classes, channels, **options)
+
+
+def first_convolution(published: nn.Conv2d, channels: int, stem: Stem) -> nn.Conv2d:
+    """The convolution that a family puts in place of its published first one, to be initialised as
+    that family does: of the published size for `imagenet`, 3x3 with stride 1 for `small`."""
+    size = (published.kernel_size, published.stride, published.padding)
+    kernel, stride, padding = (3, 1, 1) if stem == "small" else size
+    bias = published.bias is not None
+    return nn.Conv2d(channels, published.out_channels, kernel, stride, padding, bias=bias)

@@ -25,7 +25,9 @@ def resnet110(classes: int, channels: int) -> Classifier:
 
 
 def _thin(depth: int, classes: int, channels: int) -> Classifier:
-    """Section 4.2 of arXiv:1512.03385, with its parameter-free shortcuts (option A)."""
+    """Section 4.2 of arXiv:1512.03385, with its parameter-free shortcuts (option A). RSD's networks
+    of these names project instead: its ResNet32 has 0.467 million parameters for 10 classes, this
+    one 0.464, and its ResNet110 is made of bottlenecks."""
     blocks = (depth - 2) // 6
     widths = (16, 32, 64)
     stem = [

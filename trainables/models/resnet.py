@@ -1,43 +1,50 @@
-"""torchvision's residual networks with a stem for small images, cut into stages."""
+"""torchvision's residual networks, cut into stages, with a stem for small images."""
 
 from collections.abc import Callable
 
 import torchvision
 from torch import nn
 
-from trainables.models import Classifier
+from trainables.models import Classifier, Stem, first_convolution
 
-__all__ = ["resnet18", "resnet34", "resnet50", "resnet101"]
+__all__ = ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d"]
 
 
-def resnet18(classes: int, channels: int) -> Classifier:
+def resnet18(classes: int, channels: int, *, stem: Stem = "small") -> Classifier:
     """11,220,132 parameters for 100 classes of colour images."""
-    return _cut(torchvision.models.resnet18, classes, channels)
+    return _cut(torchvision.models.resnet18, classes, channels, stem)
 
 
-def resnet34(classes: int, channels: int) -> Classifier:
-    return _cut(torchvision.models.resnet34, classes, channels)
+def resnet34(classes: int, channels: int, *, stem: Stem = "small") -> Classifier:
+    return _cut(torchvision.models.resnet34, classes, channels, stem)
 
 
-def resnet50(classes: int, channels: int) -> Classifier:
-    return _cut(torchvision.models.resnet50, classes, channels)
+def resnet50(classes: int, channels: int, *, stem: Stem = "small") -> Classifier:
+    return _cut(torchvision.models.resnet50, classes, channels, stem)
 
 
-def resnet101(classes: int, channels: int) -> Classifier:
-    return _cut(torchvision.models.resnet101, classes, channels)
+def resnet101(classes: int, channels: int, *, stem: Stem = "small") -> Classifier:
+    return _cut(torchvision.models.resnet101, classes, channels, stem)
+
+
+def resnext50_32x4d(classes: int, channels: int, *, stem: Stem = "small") -> Classifier:
+    """ResNet-50 with 3x3 convolutions in 32 groups of 4 channels (arXiv:1611.05431). LightSKD's
+    ResNeXt50; not Tf-KD's ResNeXt29, which has three stages."""
+    return _cut(torchvision.models.resnext50_32x4d, classes, channels, stem)
 
 
 def _cut(
-    network: Callable[..., torchvision.models.ResNet], classes: int, channels: int
+    network: Callable[..., torchvision.models.ResNet], classes: int, channels: int, stem: Stem
 ) -> Classifier:
-    """The network after He et al. 2016 (arXiv:1512.03385) with the CIFAR stem of LightSKD and
-    Tf-KD: a 3x3 convolution of stride 1 and no max-pooling, so a 32x32 image keeps its size in
+    """The network after He et al. 2016 (arXiv:1512.03385). `small` is the CIFAR stem of LightSKD
+    and Tf-KD: a 3x3 convolution of stride 1 and no max-pooling, so a 32x32 image keeps its size in
     stage 1."""
     net = network(weights=None, num_classes=classes)
-    stem = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    first = first_convolution(net.conv1, channels, stem)
+    nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+    pooling = [net.maxpool] if stem == "imagenet" else []
     stages = [
-        nn.Sequential(stem, net.bn1, net.relu, net.layer1),
+        nn.Sequential(first, net.bn1, net.relu, *pooling, net.layer1),
         net.layer2,
         net.layer3,
         net.layer4,

@@ -13,11 +13,11 @@ class Interrupt(tune.Stopper):
     """Tune asks it whether to stop everything. The first signal stops cleanly, the second exits
     at once.
 
-    on_stop: called once, before anything is stopped.
+    on_stop: called once, before anything is stopped; who runs trials sets it.
     """
 
-    def __init__(self, on_stop: Callable[[], None]):
-        self.on_stop = on_stop
+    def __init__(self):
+        self.on_stop: Callable[[], None] = lambda: None
         self.reason = self.failure = ""
         self.signal: int | None = None
 

@@ -51,6 +51,9 @@ class Plan:
         """Whether no trial is left to start."""
         return not self.queue and (bool(self.only) or len(self.study.records) >= self.total)
 
+    def interrupt(self) -> None:
+        self.interrupted = True
+
     def put_back(self, record: Record) -> bool:
         """Queues a trial again that Tune gave up, as it does when the process dies that was to
         start it next; False when that has happened too often."""

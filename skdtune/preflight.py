@@ -3,6 +3,7 @@ person to read."""
 
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -11,18 +12,22 @@ from skdtune.errors import ConfigError
 from skdtune.plan import Plan, add_references, is_beside
 from skdtune.records import Study
 from skdtune.request import Request
-from skdtune.space import SearchSpace
-from trainables import data, models
+from skdtune.space import BASELINE, SearchSpace
+from trainables import data, methods, models
 from trainables.data import Sets
 from trainables.sources import DataError
+from trainables.storage import Folder
+
+_IMAGES = 4  # of a rehearsal
 
 
-def data_facts(space: SearchSpace) -> dict[str, Any]:
-    """Sizes and fingerprint of the data set that the first trial trains on.
+def data_facts(space: SearchSpace, folder: Folder) -> dict[str, Any]:
+    """Sizes and fingerprint of the data set that the first trial trains on. folder: the study's.
     Errors: ConfigError for a set that is missing or damaged, and for teachers that do not fit."""
     config = space.config(space.first_values(space.first_trials()[0]))
     sets = load_data(config)
-    teachers.check(teachers.named(space), sets)
+    teachers.check(teachers.named(space), sets, folder)
+    _rehearse(config, sets)
     channels, height, width = sets.image_shape
     data.forget()  # the driver trains nothing
     return {
@@ -52,7 +57,7 @@ def check(request: Request, address: str, console: Console) -> None:
     """Prints what a search would do, or go on with; nothing is trained or written. Errors: as the
     search would have."""
     space = request.space
-    facts = data_facts(space)
+    facts = data_facts(space, request.folder)
     if address != cluster.LOCAL:
         cluster.connect(address)
     offer = cluster.offered()
@@ -93,6 +98,32 @@ def check(request: Request, address: str, console: Console) -> None:
     console.print(table)
     if note:
         console.print(note)
+
+
+def _rehearse(config: dict, sets: Sets) -> None:
+    """One batch of the method on the backbone, with images of this size, so that what does not fit
+    together fails here and not in every trial. Errors: ConfigError."""
+    section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
+    with torch.random.fork_rng():
+        try:
+            backbone = models.build(
+                classes=len(sets.classes), image_shape=sets.image_shape, **config["model"]
+            )
+            method = methods.build(model=backbone, **section)
+            method.start_training(methods.Task(_IMAGES, config["epochs"], sets.mean, sets.std))
+            method.start_epoch()
+            rows = torch.arange(_IMAGES).repeat(2 if method.companion else 1)
+            for _ in range(2):  # the second has one before it
+                method.start_batch(rows)
+                images = torch.randn(len(rows), *sets.image_shape)
+                method.losses(images, rows % len(sets.classes))
+            method.eval()(images)
+        except (RuntimeError, ValueError) as error:
+            place = "x".join(map(str, sets.image_shape))
+            pair = f"{config['method']['name']} on {config['model']['name']}"
+            raise ConfigError(
+                "trial", [f"{pair} cannot take images of {place}: {str(error).splitlines()[0]}"]
+            ) from None
 
 
 def _scheduler(space: SearchSpace) -> str:

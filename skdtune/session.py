@@ -8,7 +8,7 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from skdtune import cluster, export, lock, preflight, records, tuning
+from skdtune import cluster, export, lock, preflight, records, teachers, tuning
 from skdtune.differences import differences
 from skdtune.errors import ConfigError
 from skdtune.interrupt import Interrupt
@@ -18,6 +18,7 @@ from skdtune.provenance import git_commit, versions
 from skdtune.records import Study, Writer
 from skdtune.request import Request
 from skdtune.settings import Resources
+from skdtune.space import SearchSpace
 from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
 
@@ -46,7 +47,7 @@ def run(request: Request, console: Console) -> Ending:
     started = time.monotonic()
     mirror = request.options["tracking_uri"] or (request.old and request.old.tracking_uri)
     uri = absolute(mirror or default_uri())
-    facts = preflight.data_facts(request.space)
+    facts = preflight.data_facts(request.space, request.folder)
     address = cluster.where(request.options["address"])
     with lock.held(request.folder, request.name):
         study = _resumed(request, facts) if request.old else _new(request, facts)
@@ -57,15 +58,16 @@ def run(request: Request, console: Console) -> Ending:
             concurrent = cluster.concurrency(
                 resources, cluster.offered(), request.options["concurrency"]
             )
+            _write(study, request.space, new=request.old is None)
             plan = Plan(study, request.space, resources)
-            _write(study, new=request.old is None)
             for line in (*_headline(plan, concurrent, address), note):
                 if line:
                     console.print(line)
             interrupt, mirrored = _search(plan, resources, concurrent, console)
         finally:
             ray.shutdown()
-    stopped = interrupt.reason if study.unfinished or not plan.is_done else ""
+    is_done = not study.unfinished and Plan(study, request.space, resources).is_done
+    stopped = "" if is_done else interrupt.reason
     seconds = time.monotonic() - started
     return Ending(study, stopped or interrupt.failure, interrupt.signal, mirrored, seconds)
 
@@ -73,13 +75,23 @@ def run(request: Request, console: Console) -> Ending:
 def _search(
     plan: Plan, resources: Resources, concurrent: int, console: Console
 ) -> tuple[Interrupt, bool]:
-    """Runs the plan and closes all that was opened for it, whatever happens."""
+    """Runs the plan, behind the teacher that it may need, and closes all that was opened for it,
+    whatever happens."""
     study = plan.study
-    interrupt = Interrupt(lambda: setattr(plan, "interrupted", True))
+    interrupt = Interrupt()
     interrupt.listen()
     writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
     try:
-        tuning.run(plan, resources, concurrent, writer, interrupt, console)
+        if None in teachers.named(plan.space) and not teachers.has_own(study.folder):
+            baseline = Plan(study, plan.space, resources, only=records.BASELINE)
+            tuning.run(baseline, resources, concurrent, writer, interrupt, console)
+            if not interrupt.reason:
+                teachers.take_baseline(study)
+                plan = Plan(study, plan.space, resources)
+        if not interrupt.reason:
+            tuning.run(plan, resources, concurrent, writer, interrupt, console)
+    except teachers.NoTeacher as error:
+        interrupt.fail(str(error))
     except (tune.TuneError, ray.exceptions.RayError) as error:
         interrupt.fail(f"Ray Tune gave up: {str(error).strip().splitlines()[0]}")
     finally:
@@ -138,11 +150,12 @@ def _resumed(request: Request, facts: dict[str, Any]) -> Study:
     return study
 
 
-def _write(study: Study, new: bool) -> None:
-    """The records first: a study whose own file is there is complete."""
+def _write(study: Study, space: SearchSpace, new: bool) -> None:
+    """Teachers and records first: a study whose own file is there is complete."""
     try:
         if new:
             study.folder.delete(records.TRIALS)  # of a start that was killed before it was complete
+        teachers.bring(teachers.named(space), study.folder)
         for record in study.unfinished:
             study.save_record(record)
         study.save()

@@ -27,6 +27,10 @@ _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
 _EXTRA = "extra_files"  # where an MLflow model holds what was saved beside it
 
 
+class NoTeacher(RuntimeError):
+    """A study's own teacher could not be trained."""
+
+
 def named(space: SearchSpace) -> set[str | None]:
     """What `method.teacher` may be in a space: folders, URIs, or None for the study's own; empty
     when none of its methods has a teacher."""
@@ -39,26 +43,34 @@ def named(space: SearchSpace) -> set[str | None]:
     return {space.fixed["method"].get(_KEY, argument.default) for argument in asked if argument}
 
 
+def are_used(config: dict) -> bool:
+    """Whether a trial's method learns from a teacher."""
+    return _KEY in sections.parameters("method", config["method"]["name"])
+
+
 def needs_own(config: dict) -> bool:
     """Whether a trial learns from a teacher that it does not name."""
-    return _has_teacher(config) and config["method"].get(_KEY) is None
+    return are_used(config) and config["method"].get(_KEY) is None
 
 
 def equipped(config: dict, folder: Folder) -> dict:
     """The config with its teacher where the study in `folder` keeps it."""
-    if not _has_teacher(config):
+    if not are_used(config):
         return config
     place = _place(folder, config["method"].get(_KEY))
     return {**config, "method": {**config["method"], _KEY: place.uri}}
 
 
-def check(teachers: set[str | None], sets: Sets) -> None:
-    """Errors: ConfigError for teachers that cannot be read or do not fit the images."""
+def check(teachers: set[str | None], sets: Sets, folder: Folder) -> None:
+    """Errors: ConfigError for teachers that cannot be read or do not fit the images; one that the
+    study in `folder` holds already was checked."""
     problems = []
     for teacher in sorted(teachers - {None}):
+        if _place(folder, teacher).exists(shipping.DESCRIPTION):
+            continue
         try:
-            with _found(teacher) as folder:
-                wrong = _misfit(shipping.load(folder), sets)
+            with _found(teacher) as source:
+                wrong = _misfit(shipping.load(source), sets)
         except (OSError, ValueError) as error:
             wrong = str(error)
         if wrong:
@@ -89,21 +101,17 @@ def keep_own(folder: Folder, training: Training, model: dict) -> None:
 
 
 def take_baseline(study: Study) -> None:
-    """Makes the study's baseline its own teacher. Errors: ValueError when it has not finished or
+    """Makes the study's baseline its own teacher. Errors: NoTeacher when it has not finished or
     its checkpoint is damaged."""
     baseline = next(r for r in study.records.values() if r.role == records.BASELINE)
     if baseline.status != records.FINISHED:
-        raise ValueError(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
+        raise NoTeacher(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
     folder = study.folder.folder(f"{CHECKPOINTS}/{baseline.key}")
     training = Training(**baseline.config, device=torch.device("cpu"))
     training.resume(Checkpoints(folder, baseline.key))
     if training.epoch < baseline.config["epochs"]:
-        raise ValueError(f"the teacher, trial {baseline.key}, has lost its last checkpoint")
+        raise NoTeacher(f"the teacher, trial {baseline.key}, has lost its last checkpoint")
     keep_own(study.folder, training, baseline.config["model"])
-
-
-def _has_teacher(config: dict) -> bool:
-    return _KEY in sections.parameters("method", config["method"]["name"])
 
 
 def _place(folder: Folder, teacher: str | None) -> Folder:

@@ -24,7 +24,8 @@ def main(arguments: list[str]) -> int:
     options, wanted = _read(arguments)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     study = _study(wanted, options)
-    teachers.check(teachers.named(wanted), preflight.load_data(wanted.fixed, final=True))
+    sets = preflight.load_data(wanted.fixed, final=True)
+    teachers.check(teachers.named(wanted), sets, study.folder)
     with lock.held(study.folder, study.name):
         final.add_seeds(study, wanted.fixed, options["seeds"])
         study.save()

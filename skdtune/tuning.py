@@ -33,6 +33,7 @@ def run(
     thrown away: the study's records are what a resume reads."""
     if plan.is_done:
         return
+    interrupt.on_stop = plan.interrupt
     with (
         tempfile.TemporaryDirectory(prefix="skdtune-") as scratch,
         Progress(plan, console) as progress,

@@ -74,7 +74,7 @@ class Taught(Method):
         divergence = distillation(logits, taught, self.temperature)
         return logits, {
             "ce": (1 - self.alpha) * cross_entropy(logits, labels),
-            "kd": self.alpha * self.scale * divergence,
+            "kl": self.alpha * self.scale * divergence,
         }
 
 

@@ -42,7 +42,8 @@ class Desk:
         self.plan = Plan(self.study, self.space)
         self.plan.queue.clear()  # as when all have been started
         self.stops = 0
-        self.interrupt = Interrupt(self._stopped)
+        self.interrupt = Interrupt()
+        self.interrupt.on_stop = self._stopped
         self.output = io.StringIO()
         progress = Progress(self.plan, Console(file=self.output, width=300))
         self.writer = Writer(self.study)

@@ -97,7 +97,10 @@ INVALID = [
     # (config, {place: what the message must hold})
     ({}, {"data.name": "is missing", "model.name": "", "method.name": "", "epochs": "is missing"}),
     (without("epochs"), {"epochs": "is missing"}),
-    (without("method"), {"method.name": "is missing; one of cross_entropy, drg_dsr"}),
+    (
+        without("method"),
+        {"method.name": f"is missing; one of {', '.join(sorted(methods.classes()))}"},
+    ),
     ({**PLAIN, "epochs": 0}, {"epochs": "0 is not at least 1"}),
     ({**PLAIN, "epochs": 1.0}, {"epochs": "1.0 is not a whole number"}),
     ({**PLAIN, "epochs": True}, {"epochs": "True is not a whole number"}),

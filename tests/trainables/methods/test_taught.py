@@ -77,7 +77,7 @@ def test_the_equation_as_a_loop_and_its_gradient(name, multiplier, weight):
         ce = 0.7 * loop_cross_entropy(rows, VECTORS["y"])
         return ce, 0.3 * weight * loop_distillation(rows, A, 2.5)
 
-    assert [terms["ce"].item(), terms["kd"].item()] == pytest.approx(loop(Z), abs=1e-12)
+    assert [terms["ce"].item(), terms["kl"].item()] == pytest.approx(loop(Z), abs=1e-12)
     found = gradient(sum(terms.values()), method.model.head.logits)
     step = 1e-6
     for row in range(3):

@@ -31,10 +31,22 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         # [B, C, H, W] -> [B, K]
+        return self.head(self._last_map(features))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """What the linear layer sees.  # [B, C, H, W] -> [B, widths[-1]]"""
+        return self.head[:-1](self._last_map(features))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """The logits of what `embed` gave.  # [B, widths[-1]] -> [B, K]"""
+        return self.head[-1](embedding)
+
+    def _last_map(self, features: Tensor) -> Tensor:
+        # [B, C, H, W] -> [B, widths[-1], H', W']
         gate = F.interpolate(
             self.gate(features), size=features.shape[-2:], mode="bilinear", align_corners=True
         )
-        return self.head(self.trunk(gate.sigmoid() * features))
+        return self.trunk(gate.sigmoid() * features)
 
 
 def _separable(channels: int, out_channels: int) -> nn.Sequential:

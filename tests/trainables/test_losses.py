@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.trainables.tiny import VECTORS
-from trainables.losses import cross_entropy, distillation, full_precision
+from trainables.losses import cross_entropy, distillation, full_precision, smoothed
 
 Z, A, P, Y = (VECTORS[name] for name in ("Z", "A", "P", "y"))
 DTYPES = [(torch.float64, 1e-10), (torch.float32, 1e-6)]
@@ -39,6 +39,30 @@ def test_cross_entropy_equals_the_vectors(dtype, error):
         value = cross_entropy(torch.tensor(logits, dtype=dtype), labels).item()
         assert value == pytest.approx(VECTORS[name], abs=error, rel=0)
         assert value == pytest.approx(loop_cross_entropy(logits, Y), abs=error, rel=0)
+
+
+@pytest.mark.parametrize(("dtype", "error"), DTYPES)
+def test_cross_entropy_towards_a_distribution_is_the_weighted_mean_over_its_classes(dtype, error):
+    logits, teacher = (torch.tensor(value, dtype=dtype) for value in (Z, A))
+    targets = teacher.requires_grad_().softmax(dim=1)
+    value = cross_entropy(logits.requires_grad_(), targets)
+    expected = 0.0
+    for z_row, a_row in zip(Z, A, strict=True):
+        for q, p in zip(softmax(z_row), softmax(a_row), strict=True):
+            expected -= p * math.log(q) / len(Z)
+    assert value.item() == pytest.approx(expected, abs=error, rel=0)
+    value.backward()
+    assert logits.grad.abs().sum() > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_smoothed_labels_share_evenly_among_the_other_classes(share):
+    targets = smoothed(torch.tensor(Y), share, torch.tensor(Z, dtype=torch.float64))
+    for row, label in zip(targets.tolist(), Y, strict=True):
+        expected = [1 - share if k == label else share / 4 for k in range(5)]
+        assert row == pytest.approx(expected, abs=1e-15)
+    assert smoothed(torch.tensor(Y), share, torch.tensor(Z).bfloat16()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("dtype", "error"), DTYPES)
@@ -96,3 +120,18 @@ def test_half_precision_logits_are_scored_in_float32(dtype):
 
 def test_float64_stays_float64():
     assert full_precision(torch.zeros(2, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_teacher_that_is_not_detached_learns_too():
+    student, teacher = (torch.tensor(value, dtype=torch.float64) for value in (Z, A))
+    teacher.requires_grad_()
+    value = distillation(student, teacher, 3.0, detach=False)
+    assert value.item() == distillation(student, teacher, 3.0).item()
+    (slope,) = torch.autograd.grad(value, teacher)
+    for n, (s_row, t_row) in enumerate(zip(Z, A, strict=True)):
+        q, p = softmax(s_row, 3.0), softmax(t_row, 3.0)
+        ratios = [math.log(p_k / q_k) for p_k, q_k in zip(p, q, strict=True)]
+        row = sum(p_k * ratio for p_k, ratio in zip(p, ratios, strict=True))
+        for k in range(len(p)):  # d KL / d (t_k / T) = p_k (log(p_k / q_k) - KL), times T^2 / T
+            expected = 3.0 * p[k] * (ratios[k] - row) / len(Z)
+            assert slope[n, k].item() == pytest.approx(expected, abs=1e-12)

@@ -1,19 +1,15 @@
 """Final training: one config at full length over several seeds, scored once on the test set."""
 
 import json
-import math
 import shutil
-import statistics
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-
-from scipy import stats
 
 from skdtune import records, teachers
 from skdtune.artifacts import RESULT
+from skdtune.estimate import Estimate, estimate
 from skdtune.records import MODELS, Record, Study, Writer
 from skdtune.space import BASELINE
 from trainables import metrics, shipping
@@ -21,34 +17,8 @@ from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.metrics import TEST, score_names
 from trainables.training import Diverged, Training
 
-_CONFIDENCE = 0.95
 _LINE_EVERY_S = 10.0
 _MLFLOW_MODEL = "MLmodel"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """mean over `values`, one a seed. half_width: of the 95 % t interval, None for a single
-    seed."""
-
-    values: list[float]
-    mean: float
-    half_width: float | None
-
-    def __str__(self) -> str:
-        spread = "" if self.half_width is None else f" ± {self.half_width:.4f}"
-        return f"{self.mean:.4f}{spread}"
-
-
-def estimate(values: list[float]) -> Estimate:
-    """Mean and Student's t interval of independent seeds."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Estimate(values, mean, None)
-    quantile = stats.t.ppf((1 + _CONFIDENCE) / 2, df=len(values) - 1)
-    return Estimate(
-        values, mean, float(quantile * statistics.stdev(values) / math.sqrt(len(values)))
-    )
 
 
 def results(study: Study) -> dict[str, Estimate]:

@@ -2,7 +2,6 @@
 bit."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -12,7 +11,6 @@ import sys
 import mlflow.pytorch
 import pytest
 import torch
-from scipy import stats
 
 from skdtune import final, records
 from skdtune.records import Study, Writer
@@ -85,29 +83,6 @@ def trained(tmp_path_factory):
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return folder
-
-
-@pytest.mark.parametrize("count", [2, 3, 10])
-def test_the_interval_is_students(count):
-    values = [0.7 + 0.01 * math.sin(index) for index in range(count)]
-    found = final.estimate(values)
-    mean = sum(values) / count
-    low, high = stats.t.interval(0.95, count - 1, loc=mean, scale=stats.sem(values))
-    assert found.mean == pytest.approx(mean, abs=1e-15)
-    assert found.mean - found.half_width == pytest.approx(low, rel=1e-12)
-    assert found.mean + found.half_width == pytest.approx(high, rel=1e-12)
-    assert str(found) == f"{mean:.4f} ± {found.half_width:.4f}"
-
-
-def test_two_seeds_by_hand():
-    found = final.estimate([0.70, 0.72])
-    assert found.half_width == pytest.approx(12.7062047 * 0.01, rel=1e-6)
-
-
-def test_one_seed_has_no_interval_and_equal_ones_have_one_of_nothing():
-    assert final.estimate([0.5]).half_width is None
-    assert str(final.estimate([0.5])) == "0.5000"
-    assert final.estimate([0.5, 0.5, 0.5]).half_width == 0.0
 
 
 def test_seeds_follow_the_configs_own_and_stay_when_more_are_asked_for(tmp_path):

@@ -1,0 +1,34 @@
+"""What several seeds say together: a mean and its interval."""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from scipy import stats
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """mean over `values`, one a seed. half_width: of the 95 % t interval, None for a single
+    seed."""
+
+    values: list[float]
+    mean: float
+    half_width: float | None
+
+    def __str__(self) -> str:
+        spread = "" if self.half_width is None else f" ± {self.half_width:.4f}"
+        return f"{self.mean:.4f}{spread}"
+
+
+def estimate(values: list[float]) -> Estimate:
+    """Mean and Student's t interval of independent seeds."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Estimate(values, mean, None)
+    quantile = stats.t.ppf((1 + _CONFIDENCE) / 2, df=len(values) - 1)
+    return Estimate(
+        values, mean, float(quantile * statistics.stdev(values) / math.sqrt(len(values)))
+    )

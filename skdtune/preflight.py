@@ -37,7 +37,15 @@ def data_facts(space: SearchSpace, folder: Folder) -> dict[str, Any]:
         "classes": len(sets.classes),
         "image": [channels, height, width],
         "fingerprint": sets.fingerprint(),
+        "batch_size": sets.batch_size,
     }
+
+
+def batch_note(batch_size: int, images: int) -> str:
+    """A line to print when a batch is more than there is to train on; empty when it is not."""
+    if batch_size <= images:
+        return ""
+    return f"data.batch_size: {batch_size} asked; an epoch is one batch of all {images} images"
 
 
 def load_data(config: dict, final: bool = False) -> Sets:
@@ -96,8 +104,9 @@ def check(request: Request, address: str, console: Console) -> None:
         )
         table.add_row(path, distributions.describe(parameter.distribution) + only)
     console.print(table)
-    if note:
-        console.print(note)
+    for line in (note, batch_note(facts["batch_size"], facts["train"])):
+        if line:
+            console.print(line)
 
 
 def _rehearse(config: dict, sets: Sets) -> None:

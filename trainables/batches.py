@@ -1,12 +1,14 @@
 """What the loop trains and scores on, batch by batch: order, companions, augmentation, scaling."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
 from trainables.augment import Augment, normalise
 from trainables.data import Sets
+from trainables.loading import Request
 from trainables.methods import Companion
 
 _EVALUATION_BATCH = 1000
@@ -18,6 +20,9 @@ def training(
     sets: Sets, augment: Augment, companion: Companion | None, generator: Generator
 ) -> Iterator[Batch]:
     """One epoch of the training images, augmented; indices say which ones they are."""
+    if sets.loader is not None:
+        yield from _training_from_files(sets, augment, companion, generator)
+        return
     for indices in order(sets.train.labels, sets.batch_size, companion, generator):
         pixels = sets.train.pixels[indices]
         inputs = augment(pixels, sets.mean, sets.std, generator)
@@ -25,14 +30,38 @@ def training(
 
 
 def evaluation(sets: Sets) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every held-out image once, in order, in large batches.  # [B, C, H, W], [B]"""
-    held_out = sets.held_out
-    for pixels, labels in zip(
-        held_out.pixels.split(_EVALUATION_BATCH),
-        held_out.labels.split(_EVALUATION_BATCH),
-        strict=True,
-    ):
-        yield normalise(pixels, sets.mean, sets.std), labels
+    """Every held-out image once, in order.  # [B, C, H, W], [B]"""
+    held_out, size = sets.held_out, _EVALUATION_BATCH
+    if sets.loader is not None:
+        size = min(size, sets.batch_size)  # large images: what fits while training fits here
+        rows = len(sets.train) + torch.arange(len(held_out))  # they follow the training images
+        parts = sets.loader.load(Request(part) for part in rows.split(size))
+    else:
+        parts = held_out.pixels.split(size)
+    labels = held_out.labels.to(sets.mean.device).split(size)
+    for pixels, answers in zip(parts, labels, strict=True):
+        yield normalise(pixels, sets.mean, sets.std), answers
+
+
+def _training_from_files(
+    sets: Sets, augment: Augment, companion: Companion | None, generator: Generator
+) -> Iterator[Batch]:
+    """Order and crops are drawn here, ahead of the workers; the rest batch by batch on the
+    device."""
+    device = sets.mean.device
+    seed = torch.randint(2**62, (), device=device, generator=generator).item()
+    draws = Generator().manual_seed(seed)
+    rows = list(order(sets.train.labels, sets.batch_size, companion, draws))
+    seeds = [torch.randint(2**62, (len(batch),), generator=draws) for batch in rows]
+    if augment.crop_area is None:
+        requests = map(Request, rows)
+    else:
+        requests = map(partial(Request, area=augment.crop_area), rows, seeds)
+    labels = sets.train.labels.to(device)
+    for batch, pixels in zip(rows, sets.loader.load(requests), strict=True):
+        indices = batch.to(device, non_blocking=True)
+        inputs = augment(pixels, sets.mean, sets.std, generator, is_cropped=True)
+        yield inputs, labels[indices], indices
 
 
 def order(

@@ -11,11 +11,17 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from trainables.bounds import Count, CountOrZero, Share
-from trainables.sources import READERS, DataError, Images, Source
+from trainables import decoding, views
+from trainables.bounds import Count, CountOrZero, NonNegative, Share
+from trainables.decoded import Decoded
+from trainables.images import SAMPLED, Files, Images, Source, sample
+from trainables.loading import Loader
+from trainables.sources import READERS, DataError
 
 _TEST_FRACTION = 0.2
 _TEST_SEED = 0  # the test part of a set that has none of its own is the same for every config
+
+Parts = tuple[Images, Images] | tuple[Files, Files]
 
 
 @dataclass(frozen=True)
@@ -23,29 +29,36 @@ class Sets:
     """train and held_out: what is trained on and what is scored (validation, or test in final
     training).
 
-    mean, std: [C], of the training images in [0, 1]. classes: their names, in the order of the
-    labels."""
+    mean, std: [C], of the training images in [0, 1], on the device of the training. classes: their
+    names, in the order of the labels. loader: makes the batches of images that are files, those of
+    train numbered before those of held_out; None for pixels in memory."""
 
-    train: Images
-    held_out: Images
+    train: Images | Files
+    held_out: Images | Files
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
     batch_size: int
+    loader: Loader | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)"""
-        return tuple(self.train.pixels.shape[1:])
+        return self.train.image_shape
 
     def fingerprint(self) -> str:
-        """A digest of the pixels and labels, so that a resumed study can tell a changed data
-        set."""
+        """A digest of the images and labels (of files see `Files.identity`), so that a resumed
+        study can tell a changed data set. Errors: DataError for files that are gone."""
         digest = hashlib.sha256()
         for part in (self.train, self.held_out):
-            for tensor in (part.pixels, part.labels):
-                digest.update(tensor.cpu().numpy().data)
+            for words in part.identity():
+                digest.update(words)
         return digest.hexdigest()[:16]
+
+    def close(self) -> None:
+        """Ends the processes that make batches."""
+        if self.loader is not None:
+            self.loader.close()
 
 
 def build(
@@ -55,6 +68,8 @@ def build(
     batch_size: Count = 128,
     validation_fraction: Share = 0.1,
     split_seed: CountOrZero = 0,
+    workers: CountOrZero | None = None,
+    cache_gib: NonNegative | None = None,
     final: bool = False,
     device: torch.device | None = None,
     **options,
@@ -63,13 +78,19 @@ def build(
 
     root: folder where the set is, or is downloaded to. batch_size: images a step.
     validation_fraction: share of the training images held out, the same in every class, drawn
-    with `split_seed`. device: where the images lie, the CPU unless said. final: train on all
+    with `split_seed`. Two settings for images above 64 pixels, which change no result: workers,
+    processes that decode and crop (0: none but this; None: as many as its threads, see `Loader`),
+    and cache_gib, memory for decoded images (None: half of what is free, see `Decoded`).
+    device: where the images lie or their batches go, the CPU unless said. final: train on all
     training images, validation included, and hold out the test part; nothing else reads it.
     Errors: `DataError` for a set that is missing, damaged or too small."""
     device = device or torch.device("cpu")
     key = tuple(sorted(options.items()))
-    sets = _build(name, root, validation_fraction, split_seed, final, device, key)
-    return dataclasses.replace(sets, batch_size=batch_size)
+    sets, decoded = _build(
+        name, root, validation_fraction, split_seed, final, device, cache_gib, key
+    )
+    loader = Loader(decoded, workers, device) if decoded else None
+    return dataclasses.replace(sets, batch_size=batch_size, loader=loader)
 
 
 def forget() -> None:
@@ -86,37 +107,37 @@ def _build(
     seed: int,
     final: bool,
     device: torch.device,
+    cache_gib: float | None,
     options: tuple,
-) -> Sets:
+) -> tuple[Sets, Decoded | None]:
     try:
         place = Path(root).expanduser().absolute()
     except RuntimeError as error:  # ~nobody
         raise DataError(f"{root}: {error}") from None
     source = READERS[name](place, **dict(options))
     train, held_out = _final_parts(source) if final else _search_parts(source, fraction, seed)
-    mean, std = _statistics(train.pixels)
+    decoded = Decoded((train, held_out), cache_gib) if isinstance(train, Files) else None
+    mean, std = _statistics(train)
     train, held_out, mean, std = (part.to(device) for part in (train, held_out, mean, std))
-    return Sets(train, held_out, source.classes, mean, std, batch_size=0)
+    return Sets(train, held_out, source.classes, mean, std, batch_size=0), decoded
 
 
-def _search_parts(source: Source, fraction: float, seed: int) -> tuple[Images, Images]:
+def _search_parts(source: Source, fraction: float, seed: int) -> Parts:
     if source.validation is not None:
         return source.train, source.validation
     train = source.train if source.test else _split(source.train, _TEST_FRACTION, _TEST_SEED)[0]
     return _split(train, fraction, seed)
 
 
-def _final_parts(source: Source) -> tuple[Images, Images]:
+def _final_parts(source: Source) -> Parts:
     if source.test is None:
         return _split(source.train, _TEST_FRACTION, _TEST_SEED)
     if source.validation is None:
         return source.train, source.test()
-    pixels = torch.cat([source.train.pixels, source.validation.pixels])
-    labels = torch.cat([source.train.labels, source.validation.labels])
-    return Images(pixels, labels), source.test()
+    return source.train.joined(source.validation), source.test()
 
 
-def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+def _split(images: Images | Files, fraction: float, seed: int) -> Parts:
     """(rest, held out): of each class the same share, at least one image on both sides."""
     generator = Generator().manual_seed(seed)
     rest, held_out = [], []
@@ -131,15 +152,28 @@ def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     return tuple(images.take(torch.cat(part).sort().values) for part in (rest, held_out))
 
 
-def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation a channel of images in [0, 1], exact, from a histogram of the
-    256 values."""
+def _statistics(images: Images | Files) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation a channel of images in [0, 1], from a histogram of the 256
+    values: exact for pixels in memory; of files, of the centres of at most SAMPLED of them, the
+    same each time, whether they are held in memory or not.  # -> [C], [C]"""
+    if isinstance(images, Files):
+        paths = images.paths(sample(len(images), SAMPLED, SAMPLED))
+        counts = sum(decoding.each(paths, lambda _, path: _centre_counts(path, images.image_size)))
+    else:
+        counts = _counts(images.pixels)
     values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(pixels.shape[1]):
-        share = torch.bincount(pixels[:, channel].flatten(), minlength=256).double()
-        share /= share.sum()
-        mean = (share * values).sum()
-        means.append(mean)
-        deviations.append((share * (values - mean) ** 2).sum().sqrt().clamp(min=1e-3))
-    return torch.stack(means).float(), torch.stack(deviations).float()
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
+    return mean.float(), variance.sqrt().clamp(min=1e-3).float()
+
+
+def _centre_counts(path: str, image_size: int) -> Tensor:
+    image = torch.from_numpy(decoding.reduced(path, views.shorter_side(image_size)))
+    return _counts(views.centre(image.permute(2, 0, 1), image_size)[None])
+
+
+def _counts(pixels: Tensor) -> Tensor:
+    """How often each channel has each value.  # uint8 [N, C, H, W] -> [C, 256]"""
+    channels = pixels.unbind(dim=1)
+    return torch.stack([torch.bincount(c.flatten(), minlength=256).double() for c in channels])

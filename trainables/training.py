@@ -1,5 +1,6 @@
 """The one training loop: any backbone, any method, one dictionary of metrics an epoch."""
 
+import contextlib
 import hashlib
 import math
 import resource
@@ -51,7 +52,7 @@ class Training:
         self.seed, self.total_epochs = seed, epochs
         self.split = metrics.TEST if final else metrics.VALIDATION
         self.sets = image_data.build(**data, final=final, device=self.device)
-        self.augment = Augment(**(augment or {}))
+        self.augment = Augment(max(self.sets.image_shape[1:]), **(augment or {}))
         self.dtype = _dtype(precision, self.device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with torch.random.fork_rng(devices=self._cuda_devices()):
@@ -78,12 +79,13 @@ class Training:
         if checkpoints:
             self.resume(checkpoints)
         yield from list(self.history)
-        while self.epoch < self.total_epochs:
-            report = self._one_epoch()
-            self.history.append(report)
-            if checkpoints:
-                checkpoints.save(self.epoch, self._state())
-            yield report
+        with contextlib.closing(self.sets):
+            while self.epoch < self.total_epochs:
+                report = self._one_epoch()
+                self.history.append(report)
+                if checkpoints:
+                    checkpoints.save(self.epoch, self._state())
+                yield report
 
     def resume(self, checkpoints: Checkpoints) -> None:
         """Goes to where the newest whole checkpoint was saved; stays where it is without one."""

@@ -1,11 +1,15 @@
 """Augmentation: what comes out is a crop, a mirror image or a hole, and nothing else."""
 
+import itertools
 from collections import Counter
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2 import functional as V
 
+from tests.trainables.tiny import config
+from trainables import sections
 from trainables.augment import Augment, normalise
 
 MEAN, STD = torch.tensor([0.3, 0.6]), torch.tensor([0.2, 0.4])
@@ -15,7 +19,7 @@ PLAIN = torch.zeros(1), torch.ones(1) / 255  # normalising by these leaves the p
 def augmented(images, seed: int = 0, **settings):
     off = {"crop_padding": 0, "flip": False, "cutout": 0}
     mean, std = PLAIN if images.shape[1] == 1 else (MEAN, STD)
-    augment = Augment(**{**off, **settings})
+    augment = Augment(8, **{**off, **settings})
     return augment(images, mean, std, torch.Generator().manual_seed(seed))
 
 
@@ -56,7 +60,7 @@ def test_every_crop_is_a_slice_of_the_padded_image_and_every_offset_is_drawn(pad
 def test_a_crop_takes_all_channels_of_an_image_together():
     images = torch.arange(1, 41, dtype=torch.uint8).reshape(1, 2, 5, 4).repeat(50, 1, 1, 1)
     one = torch.ones(2)
-    cropped = Augment(crop_padding=1, flip=False)(
+    cropped = Augment(5, crop_padding=1, flip=False)(
         images, torch.zeros(2), one / 255, torch.Generator().manual_seed(0)
     )
     inside = cropped[:, 0] > 0.5
@@ -122,3 +126,81 @@ def test_the_images_given_are_left_as_they_were():
     before = images.clone()
     augmented(images, crop_padding=2, flip=True, cutout=2)
     assert torch.equal(images, before)
+
+
+# ---- a crop of random area and shape
+
+
+def test_the_crop_that_is_not_given_follows_the_size_of_the_images():
+    for size, padding, area in ((8, 4, None), (64, 4, None), (65, 0, 0.08), (224, 0, 0.08)):
+        augment = Augment(size)
+        assert (augment.crop_padding, augment.crop_area) == (padding, area)
+    assert Augment(32, crop_area=0.3).crop_padding == 0
+    assert Augment(224, crop_padding=9).crop_area is None
+    off = Augment(224, crop_padding=0)
+    assert (off.crop_padding, off.crop_area) == (0, None)
+    assert Augment(224, crop_padding=0, crop_area=0.5).crop_area == 0.5
+
+
+def test_two_ways_to_crop_are_refused():
+    with pytest.raises(ValueError, match=r"^augment\.crop_area: .*give one"):
+        Augment(32, crop_padding=4, crop_area=0.08)
+
+
+def test_a_config_with_two_ways_to_crop_is_refused_before_anything_is_built():
+    both = config(augment={"crop_padding": 4, "crop_area": 0.08})
+    assert sections.problems(both) == [
+        ("augment.crop_area", "crop_padding is the other way to crop; give one")
+    ]
+    assert sections.problems(config(augment={"crop_padding": None, "crop_area": 0.08})) == []
+    (found,) = sections.problems(config(augment={"crop_padding": None, "crop_area": 1.5}))
+    assert found[0] == "augment.crop_area"
+
+
+def test_a_resized_crop_is_torchvisions_resize_of_a_part_of_the_image():
+    """Every crop is found among those of all boxes; a smallest area of 1/4 and shapes from 3:4 to
+    4:3 leave the others out."""
+    size, count = 12, 150
+    noise = torch.randint(256, (1, 2, size, size), dtype=torch.uint8).expand(count, -1, -1, -1)
+    draws = torch.Generator().manual_seed(0)
+    plain = torch.zeros(2), torch.ones(2) / 255
+    crops = Augment(size, crop_area=0.25, flip=False)(noise, *plain, draws)
+    sides = range(1, size + 1)
+    every = [
+        (top, left, height, width)
+        for height, width in itertools.product(sides, sides)
+        for top in range(size - height + 1)
+        for left in range(size - width + 1)
+    ]
+    drawn = Counter()
+    whole = noise[0].float()
+    table = torch.stack([V.resized_crop(whole, *box, [size, size]) for box in every])
+    for crop in crops:
+        distance = (table - crop).abs().flatten(1).amax(dim=1)
+        assert distance.min() < 0.01
+        drawn[every[distance.argmin()]] += 1
+    for _, _, height, width in drawn:
+        assert 0.25 * size * size - size <= height * width <= size * size
+        assert 0.6 < width / height < 1.7  # 3:4 to 4:3 before the sides were rounded
+    assert len(drawn) > 100
+    areas = [height * width for _, _, height, width in drawn]
+    assert min(areas) < 0.4 * size * size
+    assert max(areas) > 0.85 * size * size
+
+
+def test_a_crop_is_drawn_for_each_image():
+    crops = augmented(pictures(40, 9, 9), crop_padding=None, crop_area=0.08)
+    assert len({crop.numpy().tobytes() for crop in crops}) > 30
+
+
+def test_a_crop_of_all_the_area_is_the_whole_square():
+    images = torch.randint(256, (30, 1, 16, 16), dtype=torch.uint8)
+    crops = augmented(images, crop_padding=None, crop_area=1.0)
+    torch.testing.assert_close(crops, images.float(), atol=0.01, rtol=0)
+
+
+def test_what_was_cropped_already_is_not_cropped_again():
+    images = torch.randint(256, (6, 1, 9, 9), dtype=torch.uint8)
+    augment = Augment(9, crop_area=0.1, flip=False)
+    draws = torch.Generator().manual_seed(0)
+    torch.testing.assert_close(augment(images, *PLAIN, draws, is_cropped=True), images.float())

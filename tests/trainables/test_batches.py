@@ -1,13 +1,17 @@
 """Order, companions and evaluation, on images whose pixels are their own numbers."""
 
+import dataclasses
+
+import pytest
 import torch
 
-from trainables import batches
-from trainables.augment import Augment
+from tests.trainables.layouts import folder
+from trainables import batches, data, decoding, views
+from trainables.augment import Augment, normalise
 from trainables.data import Sets
-from trainables.sources import Images
+from trainables.images import Images
 
-OFF = Augment(crop_padding=0, flip=False)
+OFF = Augment(4, crop_padding=0, flip=False)
 
 
 def numbered(count: int, classes: int) -> Images:
@@ -53,7 +57,7 @@ def test_fewer_images_than_a_batch_make_one_batch():
 
 def test_a_view_is_the_same_image_augmented_for_itself():
     few = sets(count=255)
-    augment = Augment(crop_padding=0, flip=False, cutout=2)
+    augment = Augment(4, crop_padding=0, flip=False, cutout=2)
     differ = 0
     for inputs, labels, indices in batches.training(few, augment, "view", generator()):
         one, other = inputs.chunk(2)
@@ -83,3 +87,84 @@ def test_evaluation_goes_through_every_image_once_and_in_order():
     seen = [batch for _, batch in batches.evaluation(held)]
     assert [len(batch) for batch in seen] == [1000, 1000, 401]
     assert torch.equal(torch.cat(seen), labels)
+
+
+# ---- images that are files
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Sets:
+    folder(tmp_path, each=9)
+    return data.build("imagefolder", root=str(tmp_path), image_size=72, batch_size=5, workers=0)
+
+
+def epoch(found: Sets, augment: Augment, companion=None, seed: int = 0):
+    """Images, labels and indices of one epoch."""
+    made = list(batches.training(found, augment, companion, generator(seed)))
+    return [torch.cat(parts) for parts in zip(*made, strict=True)]
+
+
+def test_files_come_in_whole_batches_once_with_their_labels(photographs):
+    images, labels, indices = epoch(photographs, Augment(72))
+    assert images.shape == (15, 3, 72, 72)  # 18 in batches of 5
+    assert len(set(indices.tolist())) == 15
+    assert torch.equal(labels, photographs.train.labels[indices])
+
+
+def test_without_augmentation_files_are_their_centres(photographs):
+    images, _, indices = epoch(photographs, Augment(72, crop_padding=0, flip=False))
+    for image, row in zip(images, indices.tolist(), strict=True):
+        pixels = decoding.reduced(photographs.train.path(row), views.shorter_side(72))
+        expected = views.centre(torch.from_numpy(pixels).permute(2, 0, 1), 72)
+        mean, std = photographs.mean, photographs.std
+        torch.testing.assert_close(image, normalise(expected[None], mean, std)[0])
+
+
+def test_an_epoch_of_files_is_its_generators(photographs):
+    augment = Augment(72, cutout=20)
+    first = epoch(photographs, augment, seed=1)
+    assert all(map(torch.equal, epoch(photographs, augment, seed=1), first))
+    other = epoch(photographs, augment, seed=2)
+    assert not torch.equal(other[2], first[2])
+    assert not torch.equal(other[0], first[0])
+
+
+def test_every_option_of_the_augmentation_reaches_files(photographs):
+    def differs(**settings) -> bool:
+        plain = {"crop_padding": 0, "flip": False, "cutout": 0}
+        augmented = epoch(photographs, Augment(72, **{**plain, **settings}))
+        return not torch.equal(augmented[0], epoch(photographs, Augment(72, **plain))[0])
+
+    assert not differs()
+    for settings in ({"crop_padding": 9}, {"crop_area": 0.5}, {"flip": True}, {"cutout": 9}):
+        assert differs(**settings)
+
+
+def test_two_views_of_a_file_are_drawn_apart(photographs):
+    images, labels, indices = epoch(photographs, Augment(72, flip=False), "view")
+    for start in range(0, len(images), 10):
+        one, other = images[start : start + 10].chunk(2)
+        assert torch.equal(*indices[start : start + 10].chunk(2))
+        assert torch.equal(*labels[start : start + 10].chunk(2))
+        assert (one != other).flatten(1).any(dim=1).all()
+
+
+def test_a_class_companion_of_a_file_is_of_its_class(photographs):
+    _, labels, indices = epoch(photographs, Augment(72), "class")
+    for start in range(0, len(labels), 10):
+        assert torch.equal(*labels[start : start + 10].chunk(2))
+        one, other = indices[start : start + 10].chunk(2)
+        assert (one != other).all()
+
+
+def test_evaluation_of_files_sees_each_once_in_order_as_its_centre(photographs):
+    made = list(batches.evaluation(photographs))
+    assert [len(labels) for _, labels in made] == [3]
+    images, labels = made[0]
+    assert torch.equal(labels, photographs.held_out.labels)
+    for image, path in zip(images, photographs.held_out.paths(), strict=True):
+        pixels = torch.from_numpy(decoding.reduced(path, views.shorter_side(72))).permute(2, 0, 1)
+        expected = normalise(views.centre(pixels, 72)[None], photographs.mean, photographs.std)
+        torch.testing.assert_close(image, expected[0])
+    small = dataclasses.replace(photographs, batch_size=2)
+    assert [len(labels) for _, labels in batches.evaluation(small)] == [2, 1]

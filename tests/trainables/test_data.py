@@ -1,11 +1,16 @@
 """What is trained on and what is scored: exact shares, disjoint, the test part untouched."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from trainables import data, sources
-from trainables.sources import DataError, Images, Source
+from tests.trainables.layouts import folder, photograph
+from trainables import data, decoded, decoding, sources
+from trainables.images import Files, Images, Source, sample
+from trainables.loading import Request
+from trainables.sources import DataError
 
 COUNTS = (10, 21, 33, 7)
 
@@ -132,7 +137,8 @@ def test_statistics_equal_numpys(use):
 
 
 def test_a_constant_channel_does_not_divide_by_zero():
-    assert data._statistics(torch.full((4, 1, 2, 2), 7, dtype=torch.uint8))[1].item() > 0
+    pixels = torch.full((4, 1, 2, 2), 7, dtype=torch.uint8)
+    assert data._statistics(Images(pixels, torch.zeros(4)))[1].item() > 0
 
 
 def test_the_fingerprint_tells_a_changed_set_and_a_changed_split_apart(use):
@@ -155,3 +161,92 @@ def test_real_digits():
         data.build("digits", final=True).held_out
     ) == (1797)
     assert (sets.train.pixels.min(), sets.train.pixels.max()) == (0, 255)
+
+
+# ---- images that are files
+
+
+@pytest.fixture
+def photographs(tmp_path) -> dict:
+    """Settings of a set of 36 photographs of 4 classes, 7 or 8 of them to be held out."""
+    folder(tmp_path / "set", classes="abcd", each=9)
+    return {"name": "imagefolder", "root": str(tmp_path / "set"), "image_size": 72}
+
+
+def test_large_images_stay_files_and_have_the_facts_of_a_set(photographs):
+    sets = data.build(**photographs)
+    assert isinstance(sets.train, Files)
+    assert sets.image_shape == (3, 72, 72)
+    assert sets.classes == tuple("abcd")
+    assert torch.bincount(sets.train.labels).tolist() == [6, 6, 6, 6]
+    assert torch.bincount(sets.held_out.labels).tolist() == [1, 1, 1, 1]
+    assert sets.loader is not None
+    assert data.build("synthetic").loader is None
+
+
+def test_trials_of_a_process_share_decoded_images_and_not_their_workers(photographs):
+    one, two = data.build(**photographs, workers=0), data.build(**photographs, workers=1)
+    assert one.loader is not two.loader
+    assert one.loader.decoded is two.loader.decoded
+    assert (one.loader.workers, two.loader.workers) == (0, 1)
+
+
+def test_statistics_of_files_are_those_of_their_centres(photographs, monkeypatch):
+    photographs["workers"] = 0
+    sets = data.build(**photographs)
+    centres = torch.stack([pixels for batch in sets.loader.load(whole(sets)) for pixels in batch])
+    mean, std = data._statistics(Images(centres[: len(sets.train)], sets.train.labels))
+    torch.testing.assert_close((sets.mean, sets.std), (mean, std))
+    data.forget()
+    monkeypatch.setattr(data, "SAMPLED", 3)
+    few = data.build(**photographs)
+    rows = sample(len(few.train), 3, 3)
+    expected = data._statistics(Images(centres[rows], few.train.labels))
+    torch.testing.assert_close((few.mean, few.std), expected)
+
+
+def whole(sets: data.Sets) -> list[Request]:
+    return [Request(torch.arange(len(sets.train) + len(sets.held_out)))]
+
+
+def test_nothing_is_measured_or_split_by_whether_memory_holds_the_images(photographs):
+    one, two = (data.build(**photographs, cache_gib=gib) for gib in (0.0, 1.0))
+    assert torch.equal(one.mean, two.mean)
+    assert torch.equal(one.std, two.std)
+    assert one.train.names == two.train.names
+    assert one.fingerprint() == two.fingerprint()
+
+
+def test_the_fingerprint_of_files_tells_a_changed_set_apart(photographs):
+    first = data.build(**photographs).fingerprint()
+    data.forget()
+    assert data.build(**photographs).fingerprint() == first
+    assert data.build(**photographs, split_seed=1).fingerprint() != first
+    assert data.build(**{**photographs, "image_size": 80}).fingerprint() != first
+    photograph(Path(photographs["root"]) / "a" / "3.jpg", number=99)
+    data.forget()
+    assert data.build(**photographs).fingerprint() != first
+
+
+def test_final_training_on_files_joins_train_and_validation(tmp_path):
+    for part, each in (("train", 5), ("val", 2), ("test", 3)):
+        folder(tmp_path / part, each=each)
+    sets = data.build("imagefolder", root=str(tmp_path), image_size=72, final=True)
+    assert len(sets.train) == 21
+    assert len(sets.held_out) == 9
+    assert all(Path(path).is_file() for path in (*sets.train.paths(), *sets.held_out.paths()))
+    assert sum("/val/" in path for path in sets.train.paths()) == 6
+
+
+def test_a_list_of_millions_is_sampled_and_not_decoded(photographs, monkeypatch):
+    monkeypatch.setattr(decoded, "LOOKED_AT", 10)
+    monkeypatch.setattr(decoded, "SAMPLED", 4)
+    monkeypatch.setattr(data, "SAMPLED", 5)
+    looked, read = [], []
+    look, reduced = decoding.look, decoding.reduced
+    monkeypatch.setattr(decoding, "look", lambda path: (looked.append(path), look(path))[1])
+    monkeypatch.setattr(
+        decoding, "reduced", lambda path, side: (read.append(path), reduced(path, side))[1]
+    )
+    data.build(**photographs)
+    assert (len(looked), len(read)) == (4, 5)

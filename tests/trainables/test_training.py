@@ -1,9 +1,14 @@
 """The loop: reproducible to the bit, resumable to the bit, honest in what it reports."""
 
+import os
+
 import pytest
 import torch
 
+from tests.trainables.layouts import folder, photograph
 from tests.trainables.tiny import config, repeated, same
+from tests.trainables.workers import gone, workers_of
+from trainables import data as image_data
 from trainables import metrics
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
@@ -250,3 +255,106 @@ def test_the_rate_moves_within_an_epoch():
     optim = {"lr": 0.1, "warmup_epochs": 2.0}
     rates = [report["optim/lr"] for report in run(config(optim=optim, epochs=2))[1]]
     assert rates == pytest.approx([0.1 * 0.5 / 2, 0.1 * 1.5 / 2])
+
+
+# ---- images that are files
+
+
+def photographs(tmp_path, **settings) -> dict:
+    """A trial on 24 photographs of 72x72, of sizes and modes of their own."""
+    root = tmp_path / "set"
+    if not root.exists():
+        folder(root, each=9)
+        photograph(root / "ape" / "0.jpg", 70, (200, 90), "L")
+        photograph(root / "cat" / "8.jpg", 71, (60, 130), "CMYK")
+    data = {"name": "imagefolder", "root": str(root), "image_size": 72, "batch_size": 8}
+    trial = config(data=data, augment={"cutout": 9}, epochs=2, **settings)
+    del trial["augment"]["crop_padding"]
+    return trial
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_on_files_equals_the_unbroken_one_whatever_the_workers(tmp_path, workers):
+    def with_data(**settings) -> dict:
+        trial = photographs(tmp_path)
+        trial["data"].update(settings)
+        return trial
+
+    unbroken = run(with_data(workers=0, cache_gib=0.0))
+    checkpoints = Folder(tmp_path / "checkpoints")
+    run(with_data(workers=workers, cache_gib=0.0), Checkpoints(checkpoints, "t"), stop=1)
+    torch.manual_seed(5)
+    image_data.forget()
+    trial = with_data(workers=2 - workers, cache_gib=1.0)
+    assert_same_run(unbroken, run(trial, Checkpoints(checkpoints, "t")))
+
+
+@pytest.mark.parametrize("stop", [1, None])
+def test_a_training_leaves_no_worker_behind(tmp_path, stop):
+    trial = photographs(tmp_path)
+    trial["data"]["workers"] = 2
+    training = Training(**trial)
+    reports = training.epochs()
+    assert next(reports)["epoch"] == 1
+    pids = workers_of(os.getpid())
+    assert len(pids) == 2
+    if stop is None:
+        list(reports)
+    else:
+        reports.close()
+    assert gone(pids)
+
+
+def test_a_training_that_fails_leaves_no_worker_behind(tmp_path, monkeypatch):
+    trial = photographs(tmp_path)
+    trial["data"]["workers"] = 2
+    training, pids = Training(**trial), set()
+
+    def losses(images, labels):
+        pids.update(workers_of(os.getpid()))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(training.method, "losses", losses)
+    with pytest.raises(ZeroDivisionError):
+        next(training.epochs())
+    assert len(pids) == 2
+    del training
+    assert gone(pids)
+
+
+def test_dropout_draws_the_same_beside_files_whatever_the_workers(tmp_path, monkeypatch):
+    """The crops of a process of its own draw from that process's generator, not from ours."""
+    drawn = []
+    for workers in (0, 2):
+        trial = photographs(tmp_path)
+        trial["data"]["workers"] = workers
+        training = Training(**trial)
+        inner = training.method.losses
+
+        def losses(images, labels, inner=inner):
+            drawn.append(torch.rand(1).item())
+            return inner(images, labels)
+
+        monkeypatch.setattr(training.method, "losses", losses)
+        list(training.epochs())
+    assert drawn[: len(drawn) // 2] == drawn[len(drawn) // 2 :]
+    assert len(set(drawn)) == len(drawn) // 2
+
+
+@pytest.mark.parametrize("companion", ["view", "class"])
+def test_companions_of_files_reach_the_method(tmp_path, monkeypatch, companion):
+    trial = photographs(tmp_path, method={"name": "cross_entropy"})
+    trial["data"]["workers"] = 0
+    training = Training(**trial)
+    inner = training.method.losses
+    monkeypatch.setattr(type(training.method), "companion", companion)
+
+    def losses(images, labels):
+        assert len(images) == len(labels) == 16
+        assert torch.equal(*labels.chunk(2))
+        one, other = images.chunk(2)
+        assert not torch.equal(one, other)
+        return inner(one, labels[:8])
+
+    monkeypatch.setattr(training.method, "losses", losses)
+    next(training.epochs())

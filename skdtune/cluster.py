@@ -1,16 +1,21 @@
 """Ray: where it is, what it offers a trial, how many trials fit."""
 
 import os
+import threading
+from concurrent import futures
 from dataclasses import replace
 from math import floor
 from pathlib import Path
 
 import ray
 
+from skdtune import signals
 from skdtune.errors import ConfigError
 from skdtune.settings import Resources
 
 LOCAL = "local"
+_LISTEN_EVERY_S = 0.1
+_PATIENCE_S = 10.0  # after a signal, with a Ray of our own that is starting
 _OBJECT_STORE_BYTES = 256 * 2**20  # trials exchange configs and metrics, no data
 
 
@@ -22,21 +27,35 @@ def where(address: str | None) -> str:
 
 def connect(address: str) -> None:
     """Starts or joins Ray and ships our packages to its nodes. Errors: ConfigError when it
-    cannot be reached."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    cannot be reached, Stopped when a signal comes first."""
+    options = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == LOCAL:
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    else:
+        options |= {"runtime_env": {"py_modules": _packages()}}
+    started = futures.Future()
+    threading.Thread(target=_start, args=(options, started), name="ray", daemon=True).start()
+    while not started.done() and signals.received() is None:
+        futures.wait([started], _LISTEN_EVERY_S)
+    if address == LOCAL:  # stopped half-way it would leave processes behind
+        futures.wait([started], _PATIENCE_S)
+    if not started.done():
+        signals.check()
     try:
-        if address == LOCAL:
-            ray.init(
-                address=LOCAL,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **quiet,
-            )
-        else:
-            ray.init(address=address, runtime_env={"py_modules": _packages()}, **quiet)
+        started.result()
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"--address {address}", [f"cannot reach Ray: {first}"]) from None
+
+
+def _start(options: dict, started: futures.Future) -> None:
+    """For a thread of its own: in the main one `ray.init` takes SIGTERM over, crashes the program
+    later on when a signal raises in its midst, and hears none while it looks for a cluster."""
+    try:
+        started.set_result(ray.init(**options))
+    except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        started.set_exception(error)
+    threading.Event().wait()  # for ever: Ray's processes die with the thread that started them
 
 
 def offered() -> list[dict[str, float]]:

@@ -1,5 +1,5 @@
 """Process-wide settings of the libraries we run on; every program calls `prepare` before
-it uses them."""
+it imports them."""
 
 import os
 
@@ -14,6 +14,7 @@ _DEFAULTS = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     # Ray Tune: our records replace its result files and snapshots, our trials may lack the metric
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it takes SIGTERM for a crash, and for itself
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints failed trials however quiet it is told to be
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

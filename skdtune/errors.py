@@ -1,5 +1,6 @@
 """The one error a user's file or flags may cause: every problem at once."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -34,10 +35,15 @@ def together(errors: Sequence[ConfigError]) -> ConfigError:
     )
 
 
-def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Prepares the environment, runs a program's `main(arguments)` and exits with its code; a
-    ConfigError is printed, code 2."""
+def begin() -> None:
+    """What a program does first, before its other imports."""
     environment.prepare()
+    signals.listen(signals.leave)
+
+
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs a program's `main(arguments)` and exits with its code; a ConfigError is printed, code
+    2."""
     signals.listen(signals.stop)
     try:
         code = main(sys.argv[1:])
@@ -46,8 +52,9 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         code = USAGE
     except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)
-        code = signals.exit_code(error)
+        os._exit(signals.exit_code(error))  # Python's own end would wait for a Ray that is starting
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
         code = 0
+    signals.listen(signals.leave)
     sys.exit(code)

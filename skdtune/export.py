@@ -1,5 +1,10 @@
 """A winning trial to best.yaml: `python -m skdtune.export [STUDY]`, or `document(study)`."""
 
+if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+    from skdtune import errors
+
+    errors.begin()
+
 from pathlib import Path
 
 from skdtune import flags

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from skdtune import records, teachers
+from skdtune import records, signals, teachers
 from skdtune.artifacts import RESULT
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import MODELS, Record, Study, Writer
@@ -102,6 +102,7 @@ def _train_one(study: Study, record: Record, writer: Writer, say: Callable[[str]
         record.add(report)
         record.checkpoint = f"{CHECKPOINTS}/{record.key}/{checkpoints.newest}"
         writer.put(record)
+        signals.check()
         if time.monotonic() - said > _LINE_EVERY_S:
             said = time.monotonic()
             progress = f"epoch {record.epoch}/{record.config['epochs']}"

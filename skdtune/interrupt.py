@@ -1,6 +1,5 @@
 """A clean stop: by a signal, or by the search itself when going on makes no sense."""
 
-import os
 import signal
 from collections.abc import Callable
 
@@ -10,25 +9,28 @@ from skdtune import signals
 
 
 class Interrupt(tune.Stopper):
-    """Tune asks it whether to stop everything. The first signal stops cleanly, the second exits
-    at once.
+    """Tune asks it whether to stop everything; a signal that has come, however long ago, is a
+    reason to.
 
     on_stop: called once, before anything is stopped; who runs trials sets it.
     """
 
     def __init__(self):
         self.on_stop: Callable[[], None] = lambda: None
-        self.reason = self.failure = ""
-        self.signal: int | None = None
+        self.failure = self._requested = ""
 
-    def listen(self) -> None:
-        """Takes SIGINT, SIGTERM and SIGHUP; call it after `ray.init`, which sets a handler of
-        its own."""
-        signals.listen(self._on_signal)
+    @property
+    def signal(self) -> int | None:
+        return signals.received()
+
+    @property
+    def reason(self) -> str:
+        """Why everything is to stop; empty when nothing is."""
+        return self._requested or (signal.Signals(self.signal).name if self.signal else "")
 
     def request(self, reason: str) -> None:
-        if not self.reason:
-            self.reason = reason
+        if not self._requested:
+            self._requested = reason
             self.on_stop()
 
     def fail(self, reason: str) -> None:
@@ -40,13 +42,9 @@ class Interrupt(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        if self.reason:
+            self.request(self.reason)
         return bool(self.reason)
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles it into snapshots that nobody reads
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self.signal is not None:
-            os._exit(128 + number)
-        self.signal = number
-        self.request(signal.Signals(number).name)

@@ -1,5 +1,10 @@
 """Ranks the trials of a study: `python -m skdtune.leaderboard [STUDY]`, or `rank(study)`."""
 
+if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+    from skdtune import errors
+
+    errors.begin()
+
 import csv
 import io
 import json

@@ -1,5 +1,10 @@
 """Runs one search and prints its leaderboard: `python -m skdtune.search [SPACE]`."""
 
+if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+    from skdtune import errors
+
+    errors.begin()
+
 import logging
 import shlex
 import warnings

@@ -8,7 +8,7 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from skdtune import cluster, export, lock, preflight, records, teachers, tuning
+from skdtune import cluster, export, lock, preflight, records, signals, teachers, tuning
 from skdtune.differences import differences
 from skdtune.errors import ConfigError
 from skdtune.interrupt import Interrupt
@@ -49,18 +49,19 @@ def run(request: Request, console: Console) -> Ending:
     uri = absolute(mirror or default_uri())
     facts = preflight.data_facts(request.space, request.folder)
     address = cluster.where(request.options["address"])
-    with lock.held(request.folder, request.name):
+    with signals.deferred(), lock.held(request.folder, request.name):
         study = _resumed(request, facts) if request.old else _new(request, facts)
         study.tracking_uri = uri
         cluster.connect(address)
         try:
-            resources, note = cluster.fitted(request.space.resources, cluster.offered(), address)
-            concurrent = cluster.concurrency(
-                resources, cluster.offered(), request.options["concurrency"]
-            )
+            offer = cluster.offered()
+            resources, note = cluster.fitted(request.space.resources, offer, address)
+            concurrent = cluster.concurrency(resources, offer, request.options["concurrency"])
+            signals.check()  # from here on there is a study to go on with
             _write(study, request.space, new=request.old is None)
             plan = Plan(study, request.space, resources)
-            for line in (*_headline(plan, concurrent, address), note):
+            small = preflight.batch_note(facts["batch_size"], facts["train"])
+            for line in (*_headline(plan, concurrent, address), note, small):
                 if line:
                     console.print(line)
             interrupt, mirrored = _search(plan, resources, concurrent, console)
@@ -79,7 +80,6 @@ def _search(
     whatever happens."""
     study = plan.study
     interrupt = Interrupt()
-    interrupt.listen()
     writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
     try:
         if None in teachers.named(plan.space) and not teachers.has_own(study.folder):

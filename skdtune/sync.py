@@ -1,6 +1,11 @@
 """Brings MLflow up to date with a study on disk: `python -m skdtune.sync [STUDY]`. Repeating it
 changes nothing."""
 
+if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+    from skdtune import errors
+
+    errors.begin()
+
 import sys
 
 from skdtune import flags, lock, records

@@ -1,6 +1,11 @@
 """Trains a config at full length over several seeds and scores the test set: `python -m
 skdtune.train CONFIG`."""
 
+if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+    from skdtune import errors
+
+    errors.begin()
+
 import copy
 import shlex
 from pathlib import Path
@@ -33,6 +38,9 @@ def main(arguments: list[str]) -> int:
         console.print(
             f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs, in {study.folder.uri}"
         )
+        small = preflight.batch_note(sets.batch_size, len(sets.train))
+        if small:
+            console.print(small)
         writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
         stopped = None
         try:

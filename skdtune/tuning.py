@@ -31,9 +31,9 @@ def run(
 ) -> None:
     """Runs every trial that the plan still has. Ray must be connected. Tune's own files are
     thrown away: the study's records are what a resume reads."""
-    if plan.is_done:
-        return
     interrupt.on_stop = plan.interrupt
+    if plan.is_done or interrupt.stop_all():
+        return
     with (
         tempfile.TemporaryDirectory(prefix="skdtune-") as scratch,
         Progress(plan, console) as progress,

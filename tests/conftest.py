@@ -1,13 +1,17 @@
 """What every test needs: quiet libraries, and a home of its own so that nothing of the user's is
 read or written."""
 
+import signal
+
 import pytest
 
-from skdtune import environment
+from skdtune import environment, signals
 
 
 def pytest_configure() -> None:
     environment.prepare()  # before a test module imports MLflow or Ray
+    # a shell ignores it for what runs in the background, and so would the programs under test
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,3 +19,14 @@ def _home(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture
+def fresh_signals(monkeypatch: pytest.MonkeyPatch):
+    """No signal has come; what a test installs is gone behind it."""
+    before = {number: signal.getsignal(number) for number in signals.NUMBERS}
+    monkeypatch.setattr(signals, "_state", signals._State())
+    monkeypatch.setattr(signals, "_BURST_S", 0.0)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -106,10 +106,11 @@ def descendants(pid: int) -> list[int]:
 def trial_workers(pid: int) -> list[int]:
     """The processes below a driver that hold a trial, between two steps or in one."""
     names = ("ray::ClassifierTrial", "ray::ResourceTrainable")  # the latter is Tune's wrapper
-    return [child for child in descendants(pid) if _title(child).startswith(names)]
+    return [child for child in descendants(pid) if title(child).startswith(names)]
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
+    """A process's command line, or what it calls itself; empty once it has ended."""
     try:
         return (
             Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

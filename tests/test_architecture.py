@@ -127,7 +127,7 @@ def test_every_file_is_short_and_says_its_job() -> None:
 @pytest.mark.parametrize(
     ("module", "named"),
     [
-        ("skdtune.errors", ["ConfigError", "together", "run"]),
+        ("skdtune.errors", ["ConfigError", "together", "begin", "run"]),
         ("skdtune.strict_yaml", ["read", "parse", "scalar", "dump", "Document"]),
         ("skdtune.space", ["SearchSpace", "Parameter", "load", "build", "locate"]),
         ("skdtune.leaderboard", ["Row", "Board", "rank", "as_json", "as_csv", "show"]),
@@ -199,6 +199,8 @@ def test_every_program_can_be_run_as_a_module() -> None:
     for name in PROGRAMS:
         body = ast.parse(MODULES[f"skdtune.{name}"].read_text()).body
         assert "main" in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        first = "if __name__ == '__main__':\n    from skdtune import errors\n    errors.begin()"
+        assert ast.unparse(body[1]) == first
         assert ast.unparse(body[-1]) == "if __name__ == '__main__':\n    run(main)"
 
 

@@ -5,7 +5,9 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from mlflow import MlflowClient
@@ -17,6 +19,7 @@ from tests.programs import (
     program,
     read_study,
     started,
+    title,
     trial_workers,
     wait_for,
 )
@@ -136,13 +139,48 @@ def test_a_signal_stops_cleanly_and_the_study_goes_on(tmp_path: Path, number: in
     assert_whole(tmp_path)
 
 
-def test_ctrl_c_before_anything_runs_leaves_nothing(tmp_path: Path):
+def imports(process: Popen, folder: Path) -> bool:
+    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def holds_the_lock(process: Popen, folder: Path) -> bool:
+    return (folder / "studies").exists()
+
+
+def starts_ray(process: Popen, folder: Path) -> bool:
+    return any("gcs_server" in title(child) for child in descendants(process.pid))
+
+
+def starts_tune(process: Popen, folder: Path) -> bool:
+    return (folder / "studies/study/study.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "code", "within_s"),
+    [
+        (imports, signal.SIGINT, 130, 30),
+        (holds_the_lock, signal.SIGINT, 130, 30),
+        (starts_ray, signal.SIGTERM, 143, 30),
+        (starts_tune, signal.SIGINT, 130, 60),  # Tune ends its workers, MLflow makes its database
+    ],
+)
+def test_a_signal_at_any_moment_of_the_start_ends_it_and_leaves_nothing_half(
+    tmp_path: Path, moment: Callable[[Popen, Path], bool], number: int, code: int, within_s: int
+):
     with started("search", *SEARCH, folder=tmp_path) as process:
-        wait_for((tmp_path / "studies").exists, 60, "the start")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-    assert "Traceback" not in (tmp_path / "search.out").read_text()
-    assert not (tmp_path / "studies").exists()
+        wait_for(lambda: moment(process, tmp_path), 60, moment.__name__)
+        family = descendants(process.pid)
+        process.send_signal(number)
+        assert process.wait(within_s) == code
+        wait_for(lambda: not any(map(alive, family)), 120, "what it had started to go")
+    text = (tmp_path / "search.out").read_text()
+    assert "Traceback" not in text
+    if moment is starts_tune:
+        assert "--resume --name study" in text
+        assert len(read_study(tmp_path, "study").unfinished) == 2
+    else:
+        assert "stopped\n" in text
+        assert not (tmp_path / "studies").exists()
 
 
 def test_a_study_that_can_no_longer_be_written_stops_and_says_so(tmp_path: Path):

@@ -289,7 +289,7 @@ def test_mlflow_that_is_down_costs_nothing_and_sync_catches_up(tmp_path: Path):
 def test_a_second_search_of_a_living_study_is_refused(tmp_path: Path):
     arguments = [*FAST, "--trials=30", "--epochs=27", "--name=busy"]
     with started("search", *arguments, folder=tmp_path) as process:
-        wait_for((tmp_path / "studies/busy/study.json").exists, 60, "the study")
+        wait_for((tmp_path / "studies/busy/study.json").exists, 90, "the study")
         second = program("search", *arguments, "--resume", folder=tmp_path)
         assert second.returncode == 2
         assert str(process.pid) in second.stderr

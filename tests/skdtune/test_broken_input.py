@@ -14,6 +14,7 @@ from PIL import Image
 from skdtune import errors, export, leaderboard, records, search, sync, train
 from tests import programs
 from tests.skdtune import builders
+from trainables import sections
 
 SPACE = """\
 trial:
@@ -48,6 +49,13 @@ STAGE = "{type: int, low: 1, high: 3}"
 CHOICES = "choices: [drg, dsr, drg_dsr]"
 FIRST = "{method/alpha: 0.2}"
 
+SPACES = sorted(path.stem for path in (Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+
+
+def _names(section: str) -> str:
+    return ", ".join(sections.names(section))
+
+
 Main = Callable[[list[str]], int]
 Refuse = Callable[..., str]
 
@@ -60,6 +68,7 @@ def refuse(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(errors.signals, "listen", lambda handler: None)  # pytest keeps its own
 
     def run(main: Main, *arguments: str) -> str:
         before = _content(tmp_path)
@@ -348,19 +357,21 @@ EDITED = {
             ("name: asha", "name: pasha"),
         ],
         [
-            "trial.data.name: 'digit' is not one of cifar10, cifar100, digits, imagefolder, ",
+            f"trial.data.name: 'digit' is not one of {_names('data')}; did you mean digits?",
             "did you mean digits?",
             "trial.model.name: 'smal_cnn' is not one of ",
             "did you mean small_cnn?",
-            "trial.method.name: ['drg'] is not one of cross_entropy, drg_dsr",
+            f"trial.method.name: ['drg'] is not one of {_names('method')}",
             "search.sampler.name: 'tpr' is not one of tpe, random; did you mean tpe?",
             "search.scheduler.name: 'pasha' is not one of asha, none; did you mean asha?",
         ],
     ),
     "names that are missing": (
         [("name: digits, ", ""), ("name: small_cnn, ", ""), ("    name: drg_dsr\n", "")],
-        ["trial.data.name: is missing; one of cifar10", "trial.model.name: is missing; one of "]
-        + ["trial.method.name: is missing; one of cross_entropy, drg_dsr"],
+        [
+            f"trial.{section}.name: is missing; one of {_names(section)}"
+            for section in ("data", "model", "method")
+        ],
     ),
     "a section that is searched": (
         [("{name: small_cnn, width: 8}", "{type: categorical, choices: [resnet18]}")],
@@ -766,7 +777,7 @@ def test_a_misspelt_space_is_told_the_nearest(refuse: Refuse) -> None:
 
     assert said == (
         "quikstart: 1 problem\n  no such file, and no such name in search_spaces (it has "
-        "cross_entropy, drg_dsr, quickstart); did you mean quickstart?\n"
+        f"{', '.join(SPACES)}); did you mean quickstart?\n"
     )
 
 
@@ -960,6 +971,7 @@ def test_a_final_training_is_not_resumed_as_a_search(refuse: Refuse, tmp_path: P
     assert "study done: 1 problem\n  it is a final training" in said
 
 
+@pytest.mark.slow
 def test_the_same_as_processes_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(_edited(("lr: 0.05", "lr: fast"), ("trials: 4", "trials:")))
     (tmp_path / "tagged.yaml").write_text("!!python/object/apply:os.mkdir [studies]")

@@ -1,9 +1,15 @@
-"""What a trial takes and how many fit, from tables; Ray is not started."""
+"""What a trial takes and how many fit, from tables, and how Ray is waited for; Ray is not
+started."""
+
+import os
+import signal
+import threading
+import time
 
 import pytest
 import ray
 
-from skdtune import cluster
+from skdtune import cluster, signals
 from skdtune.errors import ConfigError
 from skdtune.settings import Resources
 
@@ -127,3 +133,46 @@ def test_the_packages_that_are_shipped_are_folders_of_code():
     names = {Path(place).name for place in cluster._packages()}
     assert names == {"skdtune", "trainables", "search_spaces"}
     assert all((Path(place) / "__init__.py").is_file() for place in cluster._packages())
+
+
+@pytest.fixture
+def slow_ray(monkeypatch, fresh_signals):
+    """A Ray that is there when the event is set, and a signal that comes before."""
+    signals.listen(signals.stop)
+    ready = threading.Event()
+
+    def init(**options):
+        assert threading.current_thread() is not threading.main_thread()
+        os.kill(os.getpid(), signal.SIGTERM)
+        ready.wait()
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    yield ready
+    ready.set()
+
+
+@pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
+def test_a_signal_is_not_held_up_by_a_ray_that_does_not_come(slow_ray, monkeypatch, address):
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 0.2)
+    began = time.monotonic()
+    with pytest.raises(signals.Stopped, match="SIGTERM"), signals.deferred():
+        cluster.connect(address)
+    assert time.monotonic() - began < 5
+
+
+def test_a_ray_of_our_own_that_is_starting_is_waited_for_so_that_it_can_be_ended(slow_ray):
+    threading.Timer(0.3, slow_ray.set).start()
+    with signals.deferred():
+        cluster.connect("local")
+    assert slow_ray.is_set()
+    assert signals.received() == signal.SIGTERM
+
+
+def test_what_keeps_ray_from_starting_is_said(monkeypatch):
+    def init(**options):
+        raise ConnectionError("nobody there\nand more")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with pytest.raises(ConfigError, match="--address h:1") as caught:
+        cluster.connect("h:1")
+    assert caught.value.problems == ["cannot reach Ray: nobody there"]

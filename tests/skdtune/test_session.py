@@ -1,10 +1,12 @@
-"""A study that goes on: what it takes up again, what it refuses, where it looks for MLflow."""
+"""A study that goes on: what it takes up again, what it refuses, where it looks for MLflow; one
+that is stopped before it begins."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 
-from skdtune import records, session, tracking_uri
+from skdtune import records, session, signals, tracking_uri
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan
 from tests.skdtune.builders import build_space, mixed_study
@@ -68,3 +70,28 @@ def test_a_password_in_the_environment_is_refused_unseen(monkeypatch):
     with pytest.raises(ConfigError) as caught:
         tracking_uri.default_uri()
     assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("fresh_signals")
+@pytest.mark.parametrize(
+    ("module", "name"), [("lock", "FileLock"), ("cluster", "connect"), ("cluster", "offered")]
+)
+def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatch, module, name):
+    """Whichever step it comes in, the step is done to its end."""
+    real = getattr(getattr(session, module), name)
+
+    def step(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return None if name == "connect" else real(*arguments)
+
+    monkeypatch.setattr(session.cluster, "connect", lambda address: None)
+    monkeypatch.setattr(getattr(session, module), name, step)
+    monkeypatch.setattr(session.preflight, "data_facts", lambda *arguments: {})
+    monkeypatch.setattr(session, "_search", lambda *arguments: pytest.fail("it began"))
+    place = tmp_path / "studies" / "tiny"
+    options = {"tracking_uri": None, "address": "local", "concurrency": None}
+    asked = SimpleNamespace(**vars(request(place)), options=options, old=None)
+    signals.listen(signals.stop)
+    with pytest.raises(signals.Stopped, match="SIGTERM"):
+        session.run(asked, None)
+    assert not (tmp_path / "studies").exists()

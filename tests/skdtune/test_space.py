@@ -363,7 +363,7 @@ def _places(value: Any):
 
 
 @settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,
     derandomize=True,
     database=None,

@@ -10,8 +10,10 @@ from skdtune import environment, signals
 
 def pytest_configure() -> None:
     environment.prepare()  # before a test module imports MLflow or Ray
-    # a shell ignores it for what runs in the background, and so would the programs under test
+    # shells ignore one for what runs in the background and nohup the other, and so would the programs
+    # under test
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

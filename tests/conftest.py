@@ -10,8 +10,7 @@ from skdtune import environment, signals
 
 def pytest_configure() -> None:
     environment.prepare()  # before a test module imports MLflow or Ray
-    # shells ignore one for what runs in the background and nohup the other, and so would the programs
-    # under test
+    # a shell ignores one for what runs in the background, nohup the other; so would the programs
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -1,6 +1,7 @@
 """Optuna as a Ray Tune searcher: planned trials first, then what the sampler suggests."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +37,12 @@ class OptunaSampler(Searcher):
     """Asks and tells an Optuna study in memory; the study on disk is what it is rebuilt from.
 
     Ray's own OptunaSearch tells a stopped trial as complete, leaves a diverged one running for
-    ever, and takes known results only for spaces without conditions; hence this one."""
+    ever, and takes known results only for spaces without conditions; hence this one. slots: how
+    many trials may run at this moment; no more are suggested."""
 
-    def __init__(self, space: SearchSpace, plan: Plan):
+    def __init__(self, space: SearchSpace, plan: Plan, slots: Callable[[], int] | None = None):
         super().__init__(metric=space.search.metric, mode=space.search.mode)
-        self.space, self.plan = space, plan
+        self.space, self.plan, self.slots = space, plan, slots
         direction = "maximize" if space.search.mode == "max" else "minimize"
         self.study = optuna.create_study(
             direction=direction, sampler=_sampler(space, len(plan.known))
@@ -54,6 +56,8 @@ class OptunaSampler(Searcher):
         if self.plan.is_done:
             # one that runs may still be put back, and Tune never asks again after FINISHED
             return None if self.live else Searcher.FINISHED
+        if self.slots is not None and len(self.live) >= self.slots():
+            return None
         live = self._planned(self.plan.queue.popleft()) if self.plan.queue else self._new()
         self._report(live, live.record.epochs)
         self.live[trial_id] = live

@@ -11,7 +11,7 @@ import warnings
 
 from rich.console import Console
 
-from skdtune import cluster, flags, leaderboard, preflight, records, request, session
+from skdtune import cluster, dry_run, flags, leaderboard, records, request, session
 from skdtune.errors import NOTHING_FINISHED, run
 from skdtune.session import Ending
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     wanted = request.read(_parser(), arguments)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if wanted.options["check"]:
-        preflight.check(wanted, cluster.where(wanted.options["address"]), console)
+        dry_run.show(wanted, cluster.where(wanted.options["address"]), console)
         return 0
     ending = session.run(wanted, console)
     return _conclude(ending, wanted.options["storage"], console)
@@ -53,7 +53,8 @@ def _parser() -> flags.Parser:
     parser.tracking_uri()
     parser.option(
         "--address",
-        "of Ray: local, auto or HOST:PORT (default: RAY_ADDRESS, else local)",
+        "of Ray: local, auto or HOST:PORT (default: RAY_ADDRESS, else a cluster that you have "
+        "running on this machine, else local)",
         check=flags.address,
     )
     parser.option(

@@ -8,7 +8,8 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from skdtune import cluster, export, lock, preflight, records, signals, teachers, tuning
+from skdtune import cluster, export, lock, nodes, preflight, records, signals, teachers, tuning
+from skdtune.capacity import Slots
 from skdtune.differences import differences
 from skdtune.errors import ConfigError
 from skdtune.interrupt import Interrupt
@@ -54,17 +55,22 @@ def run(request: Request, console: Console) -> Ending:
         study.tracking_uri = uri
         cluster.connect(address)
         try:
-            offer = cluster.offered()
-            resources, note = cluster.fitted(request.space.resources, offer, address)
-            concurrent = cluster.concurrency(resources, offer, request.options["concurrency"])
+            resources, slots, note = nodes.prepare(
+                request.space,
+                request.folder,
+                facts,
+                address,
+                request.options["concurrency"],
+                console.print,
+            )
             signals.check()  # from here on there is a study to go on with
             _write(study, request.space, new=request.old is None)
             plan = Plan(study, request.space, resources)
             small = preflight.batch_note(facts["batch_size"], facts["train"])
-            for line in (*_headline(plan, concurrent, address), note, small):
+            for line in (*_headline(plan, slots.now(), address), note, small):
                 if line:
                     console.print(line)
-            interrupt, mirrored = _search(plan, resources, concurrent, console)
+            interrupt, mirrored = _search(plan, resources, slots, console)
         finally:
             ray.shutdown()
     is_done = not study.unfinished and Plan(study, request.space, resources).is_done
@@ -74,7 +80,7 @@ def run(request: Request, console: Console) -> Ending:
 
 
 def _search(
-    plan: Plan, resources: Resources, concurrent: int, console: Console
+    plan: Plan, resources: Resources, slots: Slots, console: Console
 ) -> tuple[Interrupt, bool]:
     """Runs the plan, behind the teacher that it may need, and closes all that was opened for it,
     whatever happens."""
@@ -84,12 +90,12 @@ def _search(
     try:
         if None in teachers.named(plan.space) and not teachers.has_own(study.folder):
             baseline = Plan(study, plan.space, resources, only=records.BASELINE)
-            tuning.run(baseline, resources, concurrent, writer, interrupt, console)
+            tuning.run(baseline, resources, slots, writer, interrupt, console)
             if not interrupt.reason:
                 teachers.take_baseline(study)
                 plan = Plan(study, plan.space, resources)
         if not interrupt.reason:
-            tuning.run(plan, resources, concurrent, writer, interrupt, console)
+            tuning.run(plan, resources, slots, writer, interrupt, console)
     except teachers.NoTeacher as error:
         interrupt.fail(str(error))
     except (tune.TuneError, ray.exceptions.RayError) as error:
@@ -177,7 +183,7 @@ def _close_open_ends(study: Study, writer: Writer) -> None:
 def _headline(plan: Plan, concurrent: int, address: str) -> list[str]:
     ended = sum(record.has_ended for record in plan.study.records.values())
     left = f", {ended} of them ended" if ended else ""
-    where = "this machine" if address == cluster.LOCAL else address
+    where = "this machine" if address == cluster.LOCAL else cluster.joined()
     return [
         f"study {plan.study.name}: {plan.total} trials{left}, {plan.space.fixed['epochs']} epochs, "
         f"{concurrent} at a time on {where}",

@@ -7,6 +7,7 @@ from ray import tune
 from rich.console import Console
 
 from skdtune import scheduler
+from skdtune.capacity import Slots
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
@@ -16,15 +17,16 @@ from skdtune.sampler import OptunaSampler
 from skdtune.settings import Resources
 from trainables.classifier import ClassifierTrial
 
-# Of a trial's process, spot machines taken back included. The trainable itself gives up on a trial
-# that fails in one epoch again and again, so this bounds only workers that cannot even start.
-_MOST_FAILURES = 10
+# Of a trial's process, spot machines taken back included, in a whole night. The trainable itself
+# gives up on a trial that fails in one epoch again and again, so this bounds only workers that
+# cannot even start.
+_MOST_FAILURES = 50
 
 
 def run(
     plan: Plan,
     resources: Resources,
-    concurrent: int,
+    slots: Slots,
     writer: Writer,
     interrupt: Interrupt,
     console: Console,
@@ -41,10 +43,11 @@ def run(
         tuner = tune.Tuner(
             tune.with_resources(ClassifierTrial, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSampler(plan.space, plan),
+                search_alg=OptunaSampler(plan.space, plan, slots.now),
                 scheduler=scheduler.build(plan.space, plan.known),
                 num_samples=-1,  # until the sampler says that the plan is done
-                max_concurrent_trials=concurrent,
+                # without it Tune has one trial wait at a time, and no autoscaler sees more
+                max_concurrent_trials=slots.most or plan.total,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,

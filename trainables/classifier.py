@@ -97,18 +97,19 @@ class ClassifierTrial(tune.Trainable):
 
     def _count_attempt(self) -> None:
         """Notes that the trial starts from this epoch, so that one whose process dies again and
-        again without getting further is given up, however long the search. Errors: KeepsFailing."""
+        again without getting further is given up, however long the search. A start on a node that
+        is gone does not count. Errors: KeepsFailing."""
         here = {"session": self.run["session"], "epoch": self.checkpoints.newest_epoch}
         try:
             seen = json.loads(self.checkpoints.folder.read(_ATTEMPT))
         except (OSError, ValueError):
             seen = None
         known = isinstance(seen, dict) and here.items() <= seen.items()
-        starts = seen.get("starts", 0) if known else 0
+        starts = seen.get("starts", 0) - _is_gone(seen.get("node")) if known else 0
         if starts > _MOST_RETRIES:
             error = seen.get("error", "its process died")
             raise KeepsFailing(f"{error} ({starts} times in epoch {here['epoch'] + 1})")
-        self.attempt = {**here, "starts": starts + 1}
+        self.attempt = {**here, "starts": starts + 1, "node": _node()}
         self._note_attempt()
 
     def _note_attempt(self, **more: str) -> None:
@@ -132,6 +133,17 @@ class ClassifierTrial(tune.Trainable):
         newest = self.checkpoints.newest
         newest = f"{CHECKPOINTS}/{self.run['key']}/{newest}" if newest else ""
         return {**place, "checkpoint": newest, "warnings": list(self.checkpoints.skipped)}
+
+
+def _node() -> str | None:
+    """The node of Ray that this process runs on."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
+
+
+def _is_gone(node: str | None) -> bool:
+    if node is None or not ray.is_initialized():
+        return False
+    return node not in {known["NodeID"] for known in ray.nodes() if known["Alive"]}
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import os
 import pytest
 from rich.console import Console
 
-from skdtune import preflight
+from skdtune import dry_run, preflight
 from skdtune.errors import ConfigError
 from skdtune.request import Request
 from tests.skdtune.builders import build_space
@@ -40,7 +40,7 @@ def checked(tmp_path, batch_size: int) -> str:
     space = build_space(SPACE.format(root=tmp_path, batch_size=batch_size))
     wanted = Request(space, "tiny", Folder(tmp_path / "study"), None, {"concurrency": None})
     out = io.StringIO()
-    preflight.check(wanted, "local", Console(file=out, width=200))
+    dry_run.show(wanted, "local", Console(file=out, width=200))
     return out.getvalue()
 
 

@@ -87,6 +87,17 @@ def test_the_first_trial_runs_first_with_its_own_values_and_the_baseline_second(
     assert trial.params == play.plan.study.records["0000"].params
 
 
+def test_no_more_is_suggested_than_there_is_room_for(tmp_path):
+    wanted, room = build_space(), [1]
+    plan = Plan(new_study(tmp_path, wanted), wanted)
+    sampler = OptunaSampler(wanted, plan, lambda: room[0])
+    assert sampler.suggest("a") is not None
+    assert sampler.suggest("b") is None
+    room[0] = 2  # a node has joined
+    assert sampler.suggest("b") is not None
+    assert sampler.suggest("c") is None
+
+
 @pytest.mark.parametrize("name", ["tpe", "random"])
 def test_every_value_lies_in_its_distribution_and_conditional_ones_are_there_when_on(
     tmp_path, name

@@ -5,6 +5,7 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from skdtune import records, session, signals, tracking_uri
 from skdtune.errors import ConfigError
@@ -74,7 +75,7 @@ def test_a_password_in_the_environment_is_refused_unseen(monkeypatch):
 
 @pytest.mark.usefixtures("fresh_signals")
 @pytest.mark.parametrize(
-    ("module", "name"), [("lock", "FileLock"), ("cluster", "connect"), ("cluster", "offered")]
+    ("module", "name"), [("lock", "FileLock"), ("cluster", "connect"), ("nodes", "prepare")]
 )
 def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatch, module, name):
     """Whichever step it comes in, the step is done to its end."""
@@ -93,5 +94,5 @@ def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatc
     asked = SimpleNamespace(**vars(request(place)), options=options, old=None)
     signals.listen(signals.stop)
     with pytest.raises(signals.Stopped, match="SIGTERM"):
-        session.run(asked, None)
+        session.run(asked, Console())
     assert not (tmp_path / "studies").exists()

@@ -1,6 +1,7 @@
 """The Ray trainable, used without a cluster: what it reports, skips, forgets and survives."""
 
 import gc
+import json
 import os
 import weakref
 
@@ -219,6 +220,16 @@ def test_a_trial_after_a_failed_one_runs(start, monkeypatch, tmp_path):
     steps(trainable)
     trainable.reset(given(tmp_path, key="next"))
     assert steps(trainable)[-1][OUTCOME] == FINISHED
+
+
+def test_a_start_on_a_node_that_is_gone_does_not_count(start, monkeypatch, tmp_path):
+    trial = reader(monkeypatch, ConnectionResetError(104, "gone"))
+    monkeypatch.setattr(classifier, "_is_gone", lambda node: True)
+    for _ in range(3 * classifier._MOST_RETRIES):
+        with pytest.raises(ConnectionResetError):
+            start(given(tmp_path, trial)).train()
+    noted = json.loads((tmp_path / CHECKPOINTS / "k1" / "attempt.json").read_text())
+    assert noted["starts"] == 1
 
 
 def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(start, monkeypatch, tmp_path):

@@ -1,0 +1,115 @@
+"""What is wrong with a node, from what it answers; a node that is asked, in a Ray of one node."""
+
+import pytest
+import ray
+
+from skdtune import cluster, nodes, provenance
+from skdtune.errors import ConfigError
+from skdtune.settings import Resources
+from tests.skdtune.builders import build_space
+from trainables.storage import Folder
+
+NODE = {"NodeID": "ab12", "NodeManagerAddress": "10.0.0.2"}
+
+
+def found(monkeypatch, folder: Folder, arrived: bool = True, **answer) -> list[str]:
+    """What is said of a node that answers so, and else as it should."""
+    if arrived:
+        folder.write("note/ab12", b"there")
+    whole = {"versions": provenance.versions(), "fingerprint": "same", "problems": []} | answer
+    monkeypatch.setattr(nodes.ray, "get", lambda task: whole)
+    return nodes._wrong(None, NODE, "same", folder, "note")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Folder:
+    return Folder(tmp_path / "study")
+
+
+def test_a_node_like_this_machine_is_well(monkeypatch, folder):
+    assert found(monkeypatch, folder) == []
+
+
+def test_another_torch_is_named_with_both_versions(monkeypatch, folder):
+    here = provenance.versions()
+    (problem,) = found(monkeypatch, folder, versions=here | {"torch": "2.0"})
+    assert problem.startswith(f"torch is 2.0, {here['torch']} on this machine")
+    assert "requirements.lock" in problem
+
+
+def test_another_skdtune_does_not_matter_for_ours_is_shipped(monkeypatch, folder):
+    other = provenance.versions() | {"skdtune": "0.0"}
+    assert found(monkeypatch, folder, versions=other) == []
+
+
+def test_other_images_are_named(monkeypatch, folder):
+    (problem,) = found(monkeypatch, folder, fingerprint="other")
+    assert "images or labels" in problem
+
+
+def test_what_a_node_says_itself_comes_first_and_alone(monkeypatch, folder):
+    said = found(monkeypatch, folder, arrived=False, fingerprint=None, problems=["no images"])
+    assert said == ["no images"]
+
+
+def test_what_a_node_wrote_elsewhere_is_missed(monkeypatch, folder):
+    (problem,) = found(monkeypatch, folder, arrived=False)
+    assert "does not arrive here" in problem
+    assert "a folder that all nodes share" in problem
+
+
+def test_a_node_whose_process_dies_is_named(monkeypatch, folder):
+    def get(task):
+        raise ray.exceptions.WorkerCrashedError
+
+    monkeypatch.setattr(nodes.ray, "get", get)
+    (problem,) = nodes._wrong(None, NODE, "same", folder, "note")
+    assert problem.startswith("cannot run our code")
+
+
+@pytest.fixture
+def one_node():
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_node")
+def test_a_node_is_asked_and_leaves_the_storage_as_it_was(tmp_path):
+    space = build_space()
+    config = space.config(space.first_values(space.first_trials()[0]))
+    folder = Folder(tmp_path / "studies" / "study")
+    with pytest.raises(ConfigError) as caught:
+        nodes._check(config, "other images", folder, Resources(cpu=1))
+    assert "images or labels" in str(caught.value)
+    assert not folder.exists()
+    folder.write("study.json", b"{}")
+    facts = {"fingerprint": nodes.preflight.load_data(config).fingerprint()}
+    asked, slots, note = nodes.prepare(space, folder, facts, "auto", None)
+    assert (asked, slots.now(), note) == (space.resources, 1, "")
+    assert [path.name for path in (tmp_path / "studies" / "study").iterdir()] == ["study.json"]
+    missing = {**config, "data": {"name": "imagefolder", "root": str(tmp_path / "nowhere")}}
+    with pytest.raises(ConfigError, match="nowhere"):
+        nodes._check(missing, "", folder, Resources(cpu=1))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_node")
+def test_a_gpu_that_only_ray_believes_in_is_named(tmp_path):
+    space = build_space()
+    config = space.config(space.first_values(space.first_trials()[0]))
+    fingerprint = nodes.preflight.load_data(config).fingerprint()
+    ray.shutdown()
+    ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    with pytest.raises(ConfigError, match="PyTorch finds none") as caught:
+        nodes._check(config, fingerprint, Folder(tmp_path), Resources(cpu=1, gpu=0.5))
+    assert ray.util.get_node_ip_address() in str(caught.value)
+
+
+def test_a_ray_of_ones_own_is_not_asked(tmp_path):
+    space = build_space()
+    folder = Folder(tmp_path / "study")
+    _, slots, _ = nodes.prepare(space, folder, {}, cluster.LOCAL, 1)
+    assert slots.now() == 1
+    assert not folder.exists()

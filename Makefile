@@ -26,8 +26,9 @@ ui: $(VENV)/.installed
 
 # Every version pinned with its hashes, for every platform and Python from 3.11 on.
 lock: $(VENV)/.installed
-	$(VENV)/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev \
-		--no-annotate --no-header --upgrade --output-file requirements.lock pyproject.toml
+	$(VENV)/bin/uv pip compile --universal --generate-hashes --python-version 3.11 \
+		--extra dev --extra aws --extra gcp --no-annotate --no-header --upgrade \
+		--output-file requirements.lock pyproject.toml
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,0 +1,290 @@
+"""The files that bring a cluster up are valid, safe, and one content in different clothes. Nothing
+is started here: Ray's own schema, the clouds' own descriptions of a machine, and the scripts."""
+
+import copy
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "cluster"
+LAUNCHER = {
+    "aws": ROOT / "cluster.yaml",
+    "gcp": FOLDER / "gcp.yaml",
+    "local": FOLDER / "onprem.yaml",
+}
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
+KUBERNETES = sorted(FOLDER.glob("kuberay-*.yaml"))
+NODE = "bash ~/skdtune/docs/cluster/node.sh"
+PROVIDER_KEYS = {
+    "aws": {"type", "region", "cache_stopped_nodes"},
+    "gcp": {"type", "project_id", "region", "availability_zone"},
+    "local": {"type", "head_ip", "worker_ips"},
+}
+launcher_files = pytest.mark.parametrize("provider", LAUNCHER)
+
+
+def _launcher(provider: str) -> dict:
+    return yaml.safe_load(LAUNCHER[provider].read_text())
+
+
+def _manifests(path: Path) -> dict[str, dict]:
+    return {entry["kind"]: entry for entry in yaml.safe_load_all(path.read_text())}
+
+
+def _ray_cluster(path: Path) -> dict:
+    """The description of a Ray cluster in either manifest."""
+    found = _manifests(path)
+    return found["RayCluster"]["spec"] if "RayCluster" in found else _job(path)["rayClusterSpec"]
+
+
+def _job(path: Path) -> dict:
+    return _manifests(path)["RayJob"]["spec"]
+
+
+def _commands(config: dict) -> list[str]:
+    return [line for key, value in config.items() if key.endswith("_commands") for line in value]
+
+
+def test_the_files_are_found() -> None:
+    assert {path.name for path in SCRIPTS} == {"node.sh", "up.sh", "down.sh", "slurm.sh"}
+    assert [path.name for path in KUBERNETES] == ["kuberay-cluster.yaml", "kuberay-job.yaml"]
+
+
+@launcher_files
+def test_ray_accepts_the_file(provider: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = _launcher(provider)
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    # what Ray's defaults would add to a file that does not say
+    for key in ("head_setup_commands", "worker_setup_commands"):
+        assert prepared[key] == config["setup_commands"], key
+
+
+@launcher_files
+def test_a_misspelt_key_of_the_provider_is_seen(provider: str) -> None:
+    config = _launcher(provider)
+    assert set(config["provider"]) == PROVIDER_KEYS[provider]
+    assert config["provider"]["type"] == provider
+    assert config["auth"]["ssh_user"]
+
+
+def test_aws_accepts_every_machine() -> None:
+    session = pytest.importorskip("botocore.session")
+    from botocore.validate import ParamValidator
+
+    machine = session.get_session().get_service_model("ec2").operation_model("RunInstances")
+    for name, kind in _launcher("aws")["available_node_types"].items():
+        asked = {**kind["node_config"], "MinCount": 1, "MaxCount": 1}
+        asked["SubnetId"] = asked.pop("SubnetIds")[0]  # as Ray does
+        report = ParamValidator().validate(asked, machine.input_shape)
+        assert not report.has_errors(), f"{name}: {report.generate_report()}"
+
+
+def test_google_knows_every_key_of_a_machine() -> None:
+    pytest.importorskip("googleapiclient")
+    documents = resources.files("googleapiclient.discovery_cache.documents")
+    schemas = json.loads(documents.joinpath("compute.v1.json").read_text())["schemas"]
+
+    def check(value: object, schema: dict, where: str) -> None:
+        schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+        kind = {dict: "object", list: "array", bool: "boolean"}.get(type(value), schema["type"])
+        assert schema["type"] == kind, f"{where}: {schema['type']} is wanted"
+        if "enum" in schema:
+            assert value in schema["enum"], where
+        for key, item in value.items() if isinstance(value, dict) else ():
+            assert key in schema["properties"], f"{where}.{key}"
+            check(item, schema["properties"][key], f"{where}.{key}")
+        for item in value if isinstance(value, list) else ():
+            check(item, schema["items"], f"{where}[]")
+
+    for name, kind in _launcher("gcp")["available_node_types"].items():
+        check(kind["node_config"], {"$ref": "Instance"}, name)
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp"])
+def test_a_cheap_head_and_spot_workers_with_a_fallback(provider: str) -> None:
+    config = _launcher(provider)
+    kinds = config["available_node_types"]
+    assert config["head_node_type"] == "head"
+    assert kinds["head"]["resources"] == {"CPU": 0}
+    assert kinds["spot"]["resources"] == kinds["on_demand"]["resources"]
+    assert kinds["spot"]["resources"]["GPU"] == 1
+    assert kinds["spot"]["priority"] > kinds["on_demand"].get("priority", 0)
+    assert [name for name, kind in kinds.items() if "spot" in str(kind).lower()] == ["spot"]
+    assert config["idle_timeout_minutes"] == 15
+    assert config["max_workers"] <= config["upscaling_speed"]
+
+
+def test_machines_on_aws_are_closed() -> None:
+    config = _launcher("aws")
+    for kind in config["available_node_types"].values():
+        machine = kind["node_config"]
+        assert machine["SecurityGroupIds"] == ["sg-00000000"]  # the user's, never Ray's
+        assert machine["MetadataOptions"]["HttpTokens"] == "required"
+        assert all(disk["Ebs"]["Encrypted"] for disk in machine["BlockDeviceMappings"])
+    assert "security_group" not in config["provider"]
+
+
+@launcher_files
+def test_the_launcher_files_are_one_content(provider: str) -> None:
+    config, aws = _launcher(provider), _launcher("aws")
+    for key in ("file_mounts", "rsync_exclude", "setup_commands", "worker_start_ray_commands"):
+        assert config[key] == aws[key], key
+    assert config["setup_commands"] == [f"{NODE} install"]
+    assert config["worker_start_ray_commands"] == [f"{NODE} worker"]
+    (start,) = config["head_start_ray_commands"]
+    assert start.endswith(f"; {NODE} head")
+    # the first autoscaler where the second one loses workers, and nowhere else
+    assert ("export RAY_enable_autoscaler_v2=0;" in start) == (provider == "local")
+
+
+@launcher_files
+def test_ray_up_sees_what_it_would_warn_of(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.autoscaler._private import commands
+
+    warned = []
+    monkeypatch.setattr(commands.cli_logger, "warning", lambda *text: warned.append(text))
+    commands.warn_about_bad_start_command(_launcher(provider)["head_start_ray_commands"])
+    assert warned == []
+
+
+def test_the_mounts_are_what_an_installation_needs() -> None:
+    mounts = _launcher("aws")["file_mounts"]
+    assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
+    assert mounts == {f"~/skdtune/{path}": path for path in mounts.values()}
+    assert all((ROOT / path).exists() for path in mounts.values())
+    project = (ROOT / "pyproject.toml").read_text()
+    packages = re.findall(r'"(\w+)\*"', re.search(r"^include = (.*)$", project, re.M)[1])
+    needed = {*packages, "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    assert needed | {"docs/cluster"} == set(mounts.values())
+    copied = re.findall(r"^COPY --chown=ray (.*) \S+$", (FOLDER / "Dockerfile").read_text(), re.M)
+    assert set(mounts.values()) == {path for line in copied for path in line.split()}
+
+
+@pytest.mark.parametrize("path", [*LAUNCHER.values(), *KUBERNETES, FOLDER / "slurm.sh"], ids=str)
+def test_at_most_five_lines_are_to_be_changed(path: Path) -> None:
+    text = path.read_text()
+    words = {4: "four", 5: "five"}
+    assert 4 <= text.count("# change: ") <= 5
+    if path.suffix == ".yaml":
+        assert f"{words[text.count('# change: ')]} lines marked so" in text
+
+
+@pytest.mark.parametrize("path", [*LAUNCHER.values(), *SCRIPTS, *KUBERNETES], ids=str)
+def test_nothing_is_open_and_no_token_is_in_a_command(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"0\.0\.0\.0|IpPermissions|ray://|AUTH_TOKEN=|auth_token=", text)
+    assert not re.search(r"(cat|<) *\S*auth_token", text)
+    if path in LAUNCHER.values():
+        assert not any("token" in command for command in _commands(yaml.safe_load(text)))
+
+
+def test_the_head_listens_on_loopback_and_asks_for_the_token() -> None:
+    node = (FOLDER / "node.sh").read_text()
+    assert "--dashboard-host=127.0.0.1" in node
+    assert "mlflow server --host 127.0.0.1 --port 5000" in node
+    assert '--allowed-hosts "localhost:*,127.0.0.1:*"' in node
+    assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in node
+    assert "export RAY_AUTH_MODE=token" in node
+    assert _ray_cluster(KUBERNETES[0])["headGroupSpec"]["rayStartParams"]["dashboard-host"] == (
+        "127.0.0.1"
+    )
+    for command in ("head", "worker"):
+        body = re.search(rf"^start_{command}\(\) {{\n(.*?)^}}", node, re.M | re.S)[1]
+        assert "need_token" in body.split("ray start")[0]
+        assert "set_environment" in body.split("ray start")[0]
+
+
+# The fields of KubeRay's v1 types that are used, by hand: the schema itself is in no package index.
+RAY_JOB = {
+    "entrypoint": str,
+    "submissionMode": str,
+    "shutdownAfterJobFinishes": bool,
+    "ttlSecondsAfterFinished": int,
+    "rayClusterSpec": dict,
+}
+RAY_CLUSTER = {
+    "rayVersion": str,
+    "authOptions": dict,
+    "enableInTreeAutoscaling": bool,
+    "autoscalerOptions": dict,
+    "headGroupSpec": dict,
+    "workerGroupSpecs": list,
+}
+HEAD = {"rayStartParams": dict, "template": dict}
+WORKERS = {**HEAD, "groupName": str, "minReplicas": int, "maxReplicas": int}
+POD = {"containers": list, "volumes": list, "securityContext": dict}
+CONTAINER = {"name": str, "image": str, "resources": dict, "volumeMounts": list}
+
+
+def _check_fields(
+    value: dict, wanted: dict[str, type], also: dict[str, type] | None = None
+) -> None:
+    kinds = {**wanted, **(also or {})}
+    assert set(wanted) <= set(value) <= set(kinds)
+    assert all(isinstance(item, kinds[key]) for key, item in value.items())
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
+def test_kubernetes_manifests_have_the_fields_of_kuberay(path: Path) -> None:
+    for kind, manifest in _manifests(path).items():
+        assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
+        assert manifest["apiVersion"] == ("ray.io/v1" if kind.startswith("Ray") else "v1")
+    if "RayJob" in _manifests(path):
+        _check_fields(_job(path), RAY_JOB)
+    cluster = _ray_cluster(path)
+    _check_fields(cluster, RAY_CLUSTER)
+    _check_fields(cluster["autoscalerOptions"], {"idleTimeoutSeconds": int})
+    assert cluster["authOptions"] == {"mode": "token"}
+    _check_fields(cluster["headGroupSpec"], HEAD)
+    for group in cluster["workerGroupSpecs"]:
+        _check_fields(group, WORKERS)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        assert set(group["template"]) == {"spec"}
+        pod = group["template"]["spec"]
+        _check_fields(pod, POD, {"tolerations": list, "nodeSelector": dict})
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            _check_fields(container, CONTAINER, {"env": list, "command": list})
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert "/shared" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_kubernetes_and_the_machines_do_the_same() -> None:
+    node = (FOLDER / "node.sh").read_text()
+    locked = re.search(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)[1]
+    defaults = dict(re.findall(r"^  export (RAY_\w+)=\$\{\1:-(\d+)\}$", node, re.M))
+    assert len(defaults) == 5
+    for path in KUBERNETES:
+        cluster = _ray_cluster(path)
+        assert cluster["rayVersion"] == locked
+        assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] == 15 * 60
+        head, worker = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
+        flags = {**head["rayStartParams"], **worker["rayStartParams"]}
+        assert all(f"--{key}={value}" in node for key, value in flags.items())
+        ray, mlflow = head["template"]["spec"]["containers"]
+        assert mlflow["command"] == ["bash", "docs/cluster/node.sh", "mlflow"]
+        for container in (ray, *worker["template"]["spec"]["containers"]):
+            given = {entry["name"]: entry["value"] for entry in container["env"]}
+            assert given == {**defaults, "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+        keys = {entry["key"] for entry in worker["template"]["spec"]["tolerations"]}
+        assert {"nvidia.com/gpu", *worker["template"]["spec"]["nodeSelector"]} == keys
+    first, second = (_ray_cluster(path) for path in KUBERNETES)
+    # whoever submits a job speaks to the dashboard from another pod
+    assert first["headGroupSpec"]["rayStartParams"].pop("dashboard-host") == "127.0.0.1"
+    assert first == second
+
+
+def test_slurm_and_the_image_call_the_same_script() -> None:
+    slurm = (FOLDER / "slurm.sh").read_text()
+    assert re.findall(r'bash "\$node_sh" (\w+)', slurm) == ["leave", "head", "worker"]
+    assert 'python -m skdtune.search "$@" --address auto' in slurm
+    assert "RUN bash docs/cluster/node.sh install" in (FOLDER / "Dockerfile").read_text()

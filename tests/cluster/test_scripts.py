@@ -1,0 +1,123 @@
+"""The scripts of docs/cluster: what they refuse, and what they write. Nothing of Ray is started."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "cluster"
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_the_scripts_are_sound(path: Path) -> None:
+    subprocess.run(["bash", "-n", path], check=True)
+    assert "\nset -euo pipefail\n" in path.read_text()
+    if shutil.which("shellcheck"):
+        found = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout
+
+
+def _run(script: str, *arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess:
+    """A script with a home of its own, without Ray's variables and this environment's programs."""
+    environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", **variables}
+    return subprocess.run(
+        ["bash", FOLDER / script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "argument"), [("node.sh", "head"), ("node.sh", "worker"), ("up.sh", "cluster.yaml")]
+)
+def test_without_a_token_nothing_starts(tmp_path: Path, script: str, argument: str) -> None:
+    ended = _run(script, argument, home=tmp_path, RAY_HEAD_IP="127.0.0.1")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert "no token at" in line
+    assert ".ray/auth_token" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_token_is_none(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.touch()
+    assert _run("node.sh", "head", home=tmp_path, RAY_AUTH_TOKEN_PATH=str(token)).returncode == 2
+
+
+def test_a_head_without_the_shared_folder_does_not_start(tmp_path: Path) -> None:
+    missing = str(tmp_path / "shared")
+    ended = _run("node.sh", "head", home=tmp_path, RAY_AUTH_TOKEN="x", SKDTUNE_SHARED=missing)
+    assert ended.returncode == 2
+    assert missing in ended.stderr
+
+
+def test_up_hands_over_to_ray(tmp_path: Path) -> None:
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("a token")
+    token.chmod(0o644)
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\necho "ray $*"\n')
+    ray.chmod(0o755)
+    path = f"{tmp_path}:{os.defpath}"
+    ended = _run("up.sh", "cluster.yaml", "-y", home=tmp_path, PATH=path)
+    assert ended.stdout == "ray up cluster.yaml -y\n"
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_python_of_an_installation_is_new_enough(tmp_path: Path) -> None:
+    """With nothing but old Pythons there is one line that says so."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "dirname", "sha256sum"):
+        (tools / name).symlink_to(shutil.which(name))
+    old = tools / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    ended = _run("node.sh", "install", home=tmp_path, PATH=str(tools))
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "node.sh: Python 3.11 or newer is needed; name one with SKDTUNE_PYTHON\n"
+    )
+
+
+def test_an_installation_that_is_up_to_date_costs_nothing(tmp_path: Path) -> None:
+    """It writes what Ray's launcher reads, once; the token is the user's alone."""
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("a token")
+    token.chmod(0o644)
+    profile = tmp_path / ".bashrc"
+    profile.write_text("alias ll='ls -l'")  # without an end of line
+    files = ["requirements.lock", "pyproject.toml"]
+    sums = subprocess.run(
+        ["sha256sum", *files], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    stamp = tmp_path / "skdtune-venv" / ".skdtune-installed"
+    stamp.parent.mkdir()
+    stamp.write_text(f"{ROOT}\n{sums.stdout}")
+    for _ in range(2):
+        ended = _run("node.sh", "install", home=tmp_path)
+        assert (ended.returncode, ended.stderr) == (0, "")
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert profile.read_text().splitlines() == [
+        "alias ll='ls -l'",
+        f'export PATH="{tmp_path}/skdtune-venv/bin:$PATH" # skdtune',
+        "export RAY_AUTH_MODE=token # skdtune",
+    ]
+    assert [path.name for path in stamp.parent.iterdir()] == [".skdtune-installed"]
+
+
+def test_a_wrong_command_shows_how_it_is_used(tmp_path: Path) -> None:
+    ended = _run("node.sh", "haed", home=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: node.sh COMMAND")

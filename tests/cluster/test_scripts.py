@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.programs import wait_for
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "cluster"
@@ -121,3 +125,76 @@ def test_a_wrong_command_shows_how_it_is_used(tmp_path: Path) -> None:
     ended = _run("node.sh", "haed", home=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.startswith("usage: node.sh COMMAND")
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A `ray` that writes down how it was called and cannot start, and an `mlflow` that writes down
+    its process and runs on."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    (tmp_path / "shared").mkdir()
+    calls = {
+        "ray": 'echo "$RAY_AUTH_MODE ${OMP_NUM_THREADS:-none} $*" >>~/ray.calls; [ "$1" != start ]',
+        "mlflow": "echo $$ >>~/mlflow.calls; exec sleep 600",
+    }
+    for name, text in calls.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def _with_tools(tools: Path, command: str, *arguments: str) -> subprocess.CompletedProcess:
+    return _run(
+        "node.sh",
+        command,
+        *arguments,
+        home=tools.parent,
+        PATH=f"{tools}:{os.defpath}",
+        SKDTUNE_SHARED=str(tools.parent / "shared"),
+        RAY_AUTH_TOKEN="x",
+        RAY_HEAD_IP="10.0.0.1",
+        OMP_NUM_THREADS="1",
+    )
+
+
+def test_a_worker_joins_the_head_with_the_token(tools: Path) -> None:
+    assert _with_tools(tools, "worker", "--num-gpus=1").returncode == 1
+    *stops, start = (tools.parent / "ray.calls").read_text().splitlines()
+    assert stops == ["token none stop"]
+    assert start.startswith("token none start --address=10.0.0.1:6379 ")
+    assert start.endswith(" --num-gpus=1")
+
+
+def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
+    """It is started once, again when it dies, and ended by `leave` with all its processes."""
+    with socket.socket() as knock:
+        if knock.connect_ex(("127.0.0.1", 5000)) == 0:
+            pytest.skip("something listens on port 5000 already")
+    home = tools.parent
+    (home / "ray_bootstrap_config.yaml").write_text("{}")
+
+    def servers(count: int) -> list[int]:
+        started = home / "mlflow.calls"
+        wait_for(
+            lambda: started.exists() and len(started.read_text().split()) == count, 15, "MLflow"
+        )
+        return [int(process) for process in started.read_text().split()]
+
+    try:
+        for _ in range(2):
+            assert _with_tools(tools, "head", "--num-cpus=2").returncode == 1  # this ray is none
+        (first,) = servers(1)
+        start = (home / "ray.calls").read_text().splitlines()[-1]
+        assert start.endswith(f"--autoscaling-config={home}/ray_bootstrap_config.yaml --num-cpus=2")
+        assert "MLFLOW_TRACKING_URI=http://127.0.0.1:5000" in (home / ".bashrc").read_text()
+        os.kill(first, signal.SIGKILL)
+        _, second = servers(2)
+        os.kill(second, 0)
+    finally:
+        left = _with_tools(tools, "leave")
+    assert left.returncode == 0
+    assert (home / "ray.calls").read_text().splitlines()[-1].endswith(" stop --force")
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+    assert _with_tools(tools, "leave").returncode == 0

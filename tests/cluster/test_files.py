@@ -168,7 +168,9 @@ def test_the_mounts_are_what_an_installation_needs() -> None:
     assert set(mounts.values()) == {path for line in copied for path in line.split()}
 
 
-@pytest.mark.parametrize("path", [*LAUNCHER.values(), *KUBERNETES, FOLDER / "slurm.sh"], ids=str)
+@pytest.mark.parametrize(
+    "path", [*LAUNCHER.values(), *KUBERNETES, FOLDER / "slurm.sh"], ids=lambda path: path.name
+)
 def test_at_most_five_lines_are_to_be_changed(path: Path) -> None:
     text = path.read_text()
     words = {4: "four", 5: "five"}
@@ -177,7 +179,9 @@ def test_at_most_five_lines_are_to_be_changed(path: Path) -> None:
         assert f"{words[text.count('# change: ')]} lines marked so" in text
 
 
-@pytest.mark.parametrize("path", [*LAUNCHER.values(), *SCRIPTS, *KUBERNETES], ids=str)
+@pytest.mark.parametrize(
+    "path", [*LAUNCHER.values(), *SCRIPTS, *KUBERNETES], ids=lambda path: path.name
+)
 def test_nothing_is_open_and_no_token_is_in_a_command(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"0\.0\.0\.0|IpPermissions|ray://|AUTH_TOKEN=|auth_token=", text)

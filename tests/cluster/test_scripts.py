@@ -1,6 +1,8 @@
 """The scripts of docs/cluster: what they refuse, and what they write. Nothing of Ray is started."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -129,14 +131,17 @@ def test_a_wrong_command_shows_how_it_is_used(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A `ray` that writes down how it was called and cannot start, and an `mlflow` that writes down
-    its process and runs on."""
+    """A `ray` that writes down how it was called and cannot start, an `mlflow` that writes down its
+    process and runs on, an `ssh` that reaches one worker of two, and a `pgrep` that finds nothing
+    of what really runs here."""
     folder = tmp_path / "tools"
     folder.mkdir()
     (tmp_path / "shared").mkdir()
     calls = {
         "ray": 'echo "$RAY_AUTH_MODE ${OMP_NUM_THREADS:-none} $*" >>~/ray.calls; [ "$1" != start ]',
         "mlflow": "echo $$ >>~/mlflow.calls; exec sleep 600",
+        "ssh": 'echo "ssh $*" >>~/ray.calls; case "$*" in *10.0.0.3*) exit 255 ;; esac',
+        "pgrep": 'echo "pgrep $*" >>~/ray.calls; exit 1',
     }
     for name, text in calls.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -198,3 +203,31 @@ def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
     assert _with_tools(tools, "leave").returncode == 0
+
+
+def test_stop_ends_the_workers_before_the_head(tools: Path) -> None:
+    home = tools.parent
+    (home / "ray_bootstrap_key.pem").touch()
+    config = {"auth": {"ssh_user": "me"}, "provider": {"worker_ips": ["10.0.0.2", "10.0.0.3"]}}
+    (home / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
+    ended = _with_tools(tools, "stop")
+    assert ended.returncode == 0
+    assert ended.stderr == "node.sh: 10.0.0.3 could not be reached; Ray may still run there\n"
+    monitor, search, *workers, head = (home / "ray.calls").read_text().splitlines()
+    assert "monitor" in monitor
+    assert "skdtune" in search
+    assert head.endswith(" stop --force")
+    assert len(workers) == 2
+    for call in workers:
+        assert re.search(r" me@10\.0\.0\.[23] .*node\.sh' leave$", call)
+
+
+def test_down_takes_the_machines_away_even_when_the_head_is_lost(tools: Path) -> None:
+    home = tools.parent
+    (tools / "ray").write_text('#!/bin/sh\necho "$*" >>~/ray.calls; [ "$1" != exec ]\n')
+    ended = _run("down.sh", "cluster.yaml", home=home, PATH=f"{tools}:{os.defpath}")
+    assert ended.returncode == 1
+    assert ended.stderr == "down.sh: not all of it could be ended, see above\n"
+    first, second = (home / "ray.calls").read_text().splitlines()
+    assert first == "exec cluster.yaml bash ~/skdtune/docs/cluster/node.sh stop"
+    assert second == "down -y cluster.yaml"

@@ -86,7 +86,8 @@ def _start(options: dict, started: futures.Future) -> None:
 
 def _packages() -> list[str]:
     import search_spaces
-    import skdtune
     import trainables
 
-    return [str(Path(package.__file__).parent) for package in (skdtune, trainables, search_spaces)]
+    # not skdtune.__file__: where a folder of that name lies in the working folder it has none
+    others = [Path(package.__file__).parent for package in (trainables, search_spaces)]
+    return [str(Path(__file__).parent), *map(str, others)]

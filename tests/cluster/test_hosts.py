@@ -1,0 +1,322 @@
+"""docs/cluster/onprem.yaml for real: `ray up` over SSH to three hosts, a search on them, hosts
+lost and brought back, and nothing left behind."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from skdtune import records
+from tests.cluster.hosts import ADDRESSES, SHARED, Hosts, lacking
+from tests.programs import wait_for
+from trainables.storage import Folder
+
+CHECKOUT = Path(__file__).parents[2]
+FILE = "/root/onprem.yaml"
+IMAGES = os.environ.get("SKDTUNE_CIFAR100_MINI")
+VENV = Path(sys.prefix)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(lacking()), reason=f"hosts: {lacking()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    """Four hosts that have what docs/cluster/README.md asks for; the laptop has our checkout."""
+    shown = [CHECKOUT, VENV, *([Path(IMAGES)] if IMAGES else [])]
+    with Hosts(shown) as hosts:
+        for name in ADDRESSES:
+            home = hosts.home(name)
+            (home / ".bashrc").write_text(f"export SKDTUNE_SHARED={SHARED}\n")
+            _pretend_installed(home / "skdtune-venv")
+        shutil.copy(hosts.key, hosts.home("laptop") / "key")
+        (hosts.home("laptop") / "onprem.yaml").write_text(_changed())
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def cluster(hosts) -> Hosts:
+    """The same with Ray on three of them."""
+    up(hosts)
+    return hosts
+
+
+def test_without_a_token_nothing_is_started_and_one_line_says_so(hosts):
+    done = laptop(hosts, f"bash docs/cluster/up.sh {FILE} -y", check=False)
+    assert done.returncode == 2
+    assert len((done.stdout + done.stderr).strip().splitlines()) == 1
+    assert "no token" in done.stderr
+    assert hosts.processes("head") == []
+
+
+def test_three_nodes_come_up(cluster):
+    assert ray_nodes(cluster) == 3
+
+
+def test_the_token_is_its_owners_alone(cluster):
+    for name in ADDRESSES:
+        mode = (cluster.home(name) / ".ray" / "auth_token").stat().st_mode
+        assert stat.S_IMODE(mode) == 0o600, name
+
+
+@pytest.mark.parametrize("path", ["/api/version", "/api/jobs/", "/api/cluster_status"])
+def test_dashboard_and_jobs_refuse_who_has_no_token(cluster, path):
+    look = f"curl -s -o /dev/null -w %{{http_code}} http://127.0.0.1:8265{path}"
+    refused = cluster.run("head", "bash", "-c", look).stdout
+    assert refused == "401"
+    token = "$(cat ~/.ray/auth_token)"
+    allowed = f'{look} -H "Authorization: Bearer {token}"'
+    assert cluster.run("head", "bash", "-c", allowed).stdout == "200"
+
+
+@pytest.mark.parametrize("name", ["head", "worker1"])
+def test_a_job_from_another_host_is_refused(cluster, name):
+    """The agent's port listens between nodes, so the token alone keeps strangers out."""
+    send = (
+        "curl -s -o /dev/null -w %{http_code} -X POST -H 'Content-Type: application/json' "
+        f'-d \'{{"entrypoint": "true"}}\' http://{ADDRESSES[name]}:52365/api/job_agent/jobs/'
+    )
+    assert cluster.run("laptop", "bash", "-c", send).stdout == "401"
+
+
+def test_what_people_use_listens_on_loopback_alone(cluster):
+    lines = cluster.run("head", "ss", "-ltnH").stdout.splitlines()
+    bound = {line.split()[3].rpartition(":")[::2] for line in lines}
+    assert {place for place, port in bound if port == "5000"} == {"127.0.0.1"}
+    assert {place for place, port in bound if port == "8265"} == {"127.0.0.1"}
+    for port in (5000, 8265):
+        knock = f"exec 3<>/dev/tcp/{ADDRESSES['head']}/{port}"
+        assert cluster.run("worker1", "bash", "-c", knock, check=False).returncode != 0
+
+
+def test_a_storage_that_is_not_shared_is_refused_with_the_nodes_named(cluster):
+    done = head(cluster, f"python -m skdtune.search {space()} --storage /root/mine --name mine")
+    assert done.returncode == 2, done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    for name in ("worker1", "worker2"):
+        assert f"{ADDRESSES[name]}: does not see --storage /root/mine" in said
+    assert "Traceback" not in said
+    assert not (cluster.home("head") / "mine" / "study.json").exists()
+
+
+def test_images_that_a_node_lacks_are_refused_with_the_node_named(cluster):
+    for name in ("head", "worker1"):
+        _tiny_images(cluster.home(name) / "images")
+    done = head(
+        cluster,
+        "python -m skdtune.search cross_entropy --check --set trial.data.name=imagefolder "
+        f"--set trial.data.root=/root/images --set trial.model.name=small_cnn "
+        f"--set resources.gpu=0 --set resources.cpu=1 --storage {SHARED}/studies/x",
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert f"{ADDRESSES['worker2']}: data set imagefolder: /root/images" in said
+    assert ADDRESSES["worker1"] not in said
+
+
+def test_a_search_spreads_and_outlives_a_host_that_is_cut_off(cluster):
+    with search(cluster, "night", epochs=12) as process:
+        both = {"worker1", "worker2"}
+        wait_for(lambda: where_ended(cluster, "night") >= both, 180, "trials to end on both")
+        cluster.cut("worker2")
+        assert process.wait(300) == 0, output(cluster)
+    study = read(cluster, "night")
+    found = study.records.values()
+    assert len(found) == 13  # the baseline beside 12
+    assert {record.status for record in found} <= {records.FINISHED, records.STOPPED}
+    assert {record.host for record in found} == both
+    moved = [record for record in found if record.attempts > 1]
+    assert moved, "none was on the host that was cut off"
+    assert "on the Ray cluster at 10.88.0.1:6379" in output(cluster)
+    cluster.join("worker2")
+    wait_for(lambda: ray_nodes(cluster) == 3, 120, "worker2 to be taken up again")
+
+
+def test_mlflow_on_the_head_has_it_all_through_the_tunnel(cluster):
+    ask = (
+        "import json; from mlflow import MlflowClient; c = MlflowClient('http://127.0.0.1:5000');"
+        "e = [x.experiment_id for x in c.search_experiments()];"
+        "print(json.dumps([[r.info.status, r.data.tags] for r in c.search_runs(e)]))"
+    )
+    with tunnel(cluster, 5000):
+        answer = cluster.run("laptop", "python", "-c", ask).stdout
+    runs = json.loads(answer.splitlines()[-1])
+    assert len(runs) == 14  # and the study's own
+    assert all(status in {"FINISHED", "KILLED"} for status, _ in runs)
+
+
+def test_the_head_dies_and_the_search_goes_on(cluster):
+    with search(cluster, "dawn", epochs=16) as process:
+        wait_for(lambda: len(ended(cluster, "dawn")) >= 3, 240, "three trials to end")
+        cluster.off("head")
+        before = ended(cluster, "dawn")
+        process.kill()
+        process.wait(20)
+    cluster.boot("head")
+    up(cluster)
+    with search(cluster, "dawn", "--resume") as process:
+        assert process.wait(300) == 0, output(cluster)
+    study = read(cluster, "dawn")
+    assert len(study.records) == 13
+    assert {r.status for r in study.records.values()} <= {records.FINISHED, records.STOPPED}
+    after = ended(cluster, "dawn")
+    assert {key: after[key] for key in before} == before, "one that had ended was trained again"
+
+
+def test_one_command_leaves_nothing(cluster):
+    laptop(cluster, f"bash docs/cluster/down.sh {FILE}", timeout_s=180)
+    for name in ("head", "worker1", "worker2"):
+        wait_for(lambda name=name: cluster.processes(name) == [], 20, f"{name} to be quiet")
+
+
+def up(hosts: Hosts) -> None:
+    if not (hosts.home("laptop") / ".ray" / "auth_token").exists():
+        hosts.run("laptop", "ray", "get-auth-token", "--generate")
+    laptop(hosts, f"bash docs/cluster/up.sh {FILE} -y", timeout_s=240)
+    wait_for(lambda: ray_nodes(hosts) == 3, 120, "three nodes")
+
+
+def laptop(hosts: Hosts, command: str, check: bool = True, timeout_s: float = 120):
+    """What a person types in the checkout on the laptop."""
+    shell = ["bash", "-c", f"cd {CHECKOUT} && export RAY_AUTH_MODE=token && {command}"]
+    return hosts.run("laptop", *shell, check=check, timeout_s=timeout_s)
+
+
+def head(hosts: Hosts, command: str):
+    """What a person types on the head."""
+    return hosts.run("head", "bash", "-ic", command, check=False, timeout_s=240)
+
+
+def ray_nodes(hosts: Hosts) -> int:
+    done = hosts.run("head", "bash", "-ic", "ray status", check=False)
+    active = done.stdout.partition("Active:")[2].partition("Pending:")[0]
+    return sum(map(int, re.findall(r"^ *(\d+) ", active, re.MULTILINE)))
+
+
+@contextmanager
+def search(hosts: Hosts, name: str, *more: str, epochs: int | None = None):
+    """A search that a person starts on the head."""
+    arguments = [*more] if "--resume" in more else [space(), "--trials=12", f"--epochs={epochs}"]
+    command = ["python -m skdtune.search", *arguments, f"--storage={SHARED}/studies/{name}"]
+    with (hosts.folder / "search.out").open("wb") as out:
+        process = subprocess.Popen(
+            hosts.command("head", "bash", "-ic", " ".join(command)),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(20)
+
+
+def space() -> str:
+    """Real images, a small network, one CPU a trial."""
+    edits = ["trial.model.width=8", "resources.cpu=1"]
+    if IMAGES:
+        edits += ["trial.data.name=imagefolder", f"trial.data.root={IMAGES}"]
+    return " ".join(["quickstart", *(f"--set {edit}" for edit in edits)])
+
+
+def output(hosts: Hosts) -> str:
+    return (hosts.folder / "search.out").read_text(errors="replace")
+
+
+def read(hosts: Hosts, name: str) -> records.Study:
+    return records.load(Folder(hosts.shared / "studies" / name))
+
+
+def where_ended(hosts: Hosts, name: str) -> set[str]:
+    """Hosts on which a trial has ended so far."""
+    return {record["host"] for record in ended(hosts, name).values()}
+
+
+def ended(hosts: Hosts, name: str) -> dict[str, dict]:
+    written = _written(hosts, name)
+    return {key: found for key, found in written.items() if found["status"] in records.ENDED}
+
+
+def _written(hosts: Hosts, name: str) -> dict[str, dict]:
+    trials = (hosts.shared / "studies" / name / "trials").glob("[!.]*.json")
+    return {path.stem: json.loads(path.read_text()) for path in trials}
+
+
+@contextmanager
+def tunnel(hosts: Hosts, port: int):
+    """`ssh -L` from the laptop to the head's loopback."""
+    forward = ["ssh", "-N", "-i", "/root/key", "-o", "StrictHostKeyChecking=no", "-L"]
+    process = subprocess.Popen(
+        hosts.command("laptop", *forward, f"{port}:127.0.0.1:{port}", f"root@{ADDRESSES['head']}"),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    knock = f"exec 3<>/dev/tcp/127.0.0.1/{port}"
+    try:
+        wait_for(
+            lambda: hosts.run("laptop", "bash", "-c", knock, check=False).returncode == 0,
+            20,
+            "the tunnel",
+        )
+        yield
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def _changed() -> str:
+    """The shipped file with its marked lines changed, as a person does."""
+    text = (CHECKOUT / "docs/cluster/onprem.yaml").read_text()
+    values = {
+        "head_ip": ADDRESSES["head"],
+        "worker_ips": f"[{ADDRESSES['worker1']}, {ADDRESSES['worker2']}]",
+        "ssh_user": "root",
+        "ssh_private_key": "/root/key",
+    }
+    for key, value in values.items():
+        text, count = re.subn(rf"(?m)^(  {key}:) .*# change:.*$", rf"\1 {value}", text)
+        assert count == 1, key
+    assert "# change:" not in text
+    return text
+
+
+def _pretend_installed(venv: Path) -> None:
+    """This test's own environment in the place of the one that `node.sh install` makes, which
+    tests/cluster/test_install.py tries: links, and the stamp that it leaves."""
+    venv.mkdir()
+    for part in VENV.iterdir():
+        (venv / part.name).symlink_to(part)
+    sums = subprocess.run(
+        ["sha256sum", "requirements.lock", "pyproject.toml"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (venv / ".skdtune-installed").write_text(f"/root/skdtune\n{sums}")
+
+
+def _tiny_images(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (folder / part / label).mkdir(parents=True)
+            for index in range(8):
+                pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / label / f"{index}.png")

@@ -1,7 +1,7 @@
 """What each method gains and costs: same backbone, same budget, same seeds.
 
     python -m benchmarks.methods ROOT [--backbone resnet20] [--epochs 10] [--seeds 3] [--rounds 5]
-                                 [--only NAME ...] [--cost-only] [--output FILE]
+                                 [--only NAME ...] [--accuracy-only | --cost-only] [--output FILE]
 
 ROOT: an image folder with train/ (README, `imagefolder`). Every method has its authors' defaults
 and the same optimizer. Accuracy is that of the last epoch on the validation split, one process a
@@ -61,7 +61,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cost-only", action="store_true")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--accuracy-only", action="store_true")
+    part.add_argument("--cost-only", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     names = [PLAIN, *(name for name in options.only if name != PLAIN)]
@@ -73,7 +75,7 @@ def main(arguments: list[str]) -> None:
             if method["name"] in _TAUGHT:
                 method["teacher"] = teacher
         runs = {} if options.cost_only else _accuracies(options, settings)
-        costs = _costs(options, settings)
+        costs = {} if options.accuracy_only else _costs(options, settings)
     text = _table(options, names, runs, costs, arguments)
     print(text)
     if options.output:
@@ -180,9 +182,10 @@ def _table(
         "|---|---|---|---|---|",
     ]
     for name in names:
-        ratios = [mine / plain for mine, plain in zip(costs[name], costs[PLAIN], strict=True)]
-        cost = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        accuracy = gain = memory = "-"
+        accuracy = gain = cost = memory = "-"
+        if costs:
+            ratios = [mine / plain for mine, plain in zip(costs[name], costs[PLAIN], strict=True)]
+            cost = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         if runs:
             scores = [run["accuracy"] for run in runs[name]]
             plain = [run["accuracy"] for run in runs[PLAIN]]

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ ADDRESSES = {
     "worker2": "10.88.0.3",
 }
 SHARED = Path("/srv/shared")  # in every host: the one folder that they share
-_TOOLS = ("ip", "nsenter", "unshare", "rsync", "ssh", "ssh-keygen")
+_TOOLS = ("ip", "nsenter", "setpriv", "unshare", "rsync", "ssh", "ssh-keygen")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SSHD = "/usr/sbin/sshd"
 
@@ -84,11 +83,12 @@ class Hosts:
             "address": ADDRESSES[name],
             "pid_file": str(started),
         }
+        dies_with_us = ["setpriv", "--pdeathsig", "KILL"]
         isolated = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
         with log.open("ab") as out:
             self._processes[name] = subprocess.Popen(
-                ["ip", "netns", "exec", self._namespace(name), *isolated, sys.executable]
-                + [host_program.__file__, json.dumps(settings)],
+                [*dies_with_us, "ip", "netns", "exec", self._namespace(name), *isolated]
+                + [sys.executable, host_program.__file__, json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -207,10 +207,3 @@ class Hosts:
 def _call(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-
-
-def seconds_until(condition, timeout_s: float, what: str) -> float:
-    """Waits as `wait_for` does; returns how long it took."""
-    started = time.monotonic()
-    wait_for(condition, timeout_s, what)
-    return time.monotonic() - started

@@ -2,27 +2,33 @@
 lost and brought back, and nothing left behind."""
 
 import json
-import os
-import re
-import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from skdtune import records
 from tests.cluster.hosts import ADDRESSES, SHARED, Hosts, lacking
+from tests.cluster.onprem import (
+    CHECKOUT,
+    FILE,
+    SHOWN,
+    ended,
+    head,
+    laptop,
+    output,
+    prepare,
+    ray_nodes,
+    read,
+    search,
+    space,
+    tunnel,
+    up,
+    where_ended,
+)
 from tests.programs import wait_for
-from trainables.storage import Folder
-
-CHECKOUT = Path(__file__).parents[2]
-FILE = "/root/onprem.yaml"
-IMAGES = os.environ.get("SKDTUNE_CIFAR100_MINI")
-VENV = Path(sys.prefix)
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,14 +40,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     """Four hosts that have what docs/cluster/README.md asks for; the laptop has our checkout."""
-    shown = [CHECKOUT, VENV, *([Path(IMAGES)] if IMAGES else [])]
-    with Hosts(shown) as hosts:
-        for name in ADDRESSES:
-            home = hosts.home(name)
-            (home / ".bashrc").write_text(f"export SKDTUNE_SHARED={SHARED}\n")
-            _pretend_installed(home / "skdtune-venv")
-        shutil.copy(hosts.key, hosts.home("laptop") / "key")
-        (hosts.home("laptop") / "onprem.yaml").write_text(_changed())
+    with Hosts(SHOWN) as hosts:
+        prepare(hosts)
         yield hosts
 
 
@@ -156,6 +156,48 @@ def test_mlflow_on_the_head_has_it_all_through_the_tunnel(cluster):
     assert all(status in {"FINISHED", "KILLED"} for status, _ in runs)
 
 
+def test_a_search_is_sent_from_the_laptop_as_a_job(cluster):
+    with tunnel(cluster, 8265):
+        short = f"{space()} --trials=1 --epochs=1 --storage={SHARED}/studies/job"
+        submit = (
+            f"ray job submit --address http://127.0.0.1:8265 -- python -m skdtune.search {short}"
+        )
+        said = laptop(cluster, submit, timeout_s=180).stdout
+    assert "on the Ray cluster at 10.88.0.1:6379" in said
+    study = read(cluster, "job")
+    assert {record.status for record in study.records.values()} == {records.FINISHED}
+    assert study.tracking_uri == "http://127.0.0.1:5000"
+
+
+def test_a_script_is_sent_from_the_laptop(cluster):
+    script = "import subprocess, sys\nsys.exit(subprocess.call([sys.executable, '-m', "
+    script += f"'skdtune.leaderboard', '{SHARED}/studies/night', '--format', 'csv']))\n"
+    (cluster.home("laptop") / "mine.py").write_text(script)
+    said = laptop(cluster, f"ray submit {FILE} /root/mine.py").stdout
+    assert "0012" in said
+
+
+def test_the_ui_is_open_on_the_laptop_while_it_is_attached(cluster):
+    attach = f"cd {CHECKOUT} && RAY_AUTH_MODE=token ray attach {FILE} -p 5000"
+    process = subprocess.Popen(
+        cluster.command("laptop", "script", "-qec", f"bash -c '{attach}'", "/dev/null"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    look = "curl -s -o /dev/null -w %{http_code} http://localhost:5000/"
+    try:
+        wait_for(
+            lambda: cluster.run("laptop", "bash", "-c", look, check=False).stdout == "200",
+            60,
+            "the UI on the laptop",
+        )
+    finally:
+        process.stdin.close()
+        process.kill()
+        process.wait(20)
+
+
 def test_the_head_dies_and_the_search_goes_on(cluster):
     with search(cluster, "dawn", epochs=16) as process:
         wait_for(lambda: len(ended(cluster, "dawn")) >= 3, 240, "three trials to end")
@@ -178,135 +220,6 @@ def test_one_command_leaves_nothing(cluster):
     laptop(cluster, f"bash docs/cluster/down.sh {FILE}", timeout_s=180)
     for name in ("head", "worker1", "worker2"):
         wait_for(lambda name=name: cluster.processes(name) == [], 20, f"{name} to be quiet")
-
-
-def up(hosts: Hosts) -> None:
-    if not (hosts.home("laptop") / ".ray" / "auth_token").exists():
-        hosts.run("laptop", "ray", "get-auth-token", "--generate")
-    laptop(hosts, f"bash docs/cluster/up.sh {FILE} -y", timeout_s=240)
-    wait_for(lambda: ray_nodes(hosts) == 3, 120, "three nodes")
-
-
-def laptop(hosts: Hosts, command: str, check: bool = True, timeout_s: float = 120):
-    """What a person types in the checkout on the laptop."""
-    shell = ["bash", "-c", f"cd {CHECKOUT} && export RAY_AUTH_MODE=token && {command}"]
-    return hosts.run("laptop", *shell, check=check, timeout_s=timeout_s)
-
-
-def head(hosts: Hosts, command: str):
-    """What a person types on the head."""
-    return hosts.run("head", "bash", "-ic", command, check=False, timeout_s=240)
-
-
-def ray_nodes(hosts: Hosts) -> int:
-    done = hosts.run("head", "bash", "-ic", "ray status", check=False)
-    active = done.stdout.partition("Active:")[2].partition("Pending:")[0]
-    return sum(map(int, re.findall(r"^ *(\d+) ", active, re.MULTILINE)))
-
-
-@contextmanager
-def search(hosts: Hosts, name: str, *more: str, epochs: int | None = None):
-    """A search that a person starts on the head."""
-    arguments = [*more] if "--resume" in more else [space(), "--trials=12", f"--epochs={epochs}"]
-    command = ["python -m skdtune.search", *arguments, f"--storage={SHARED}/studies/{name}"]
-    with (hosts.folder / "search.out").open("wb") as out:
-        process = subprocess.Popen(
-            hosts.command("head", "bash", "-ic", " ".join(command)),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(20)
-
-
-def space() -> str:
-    """Real images, a small network, one CPU a trial."""
-    edits = ["trial.model.width=8", "resources.cpu=1"]
-    if IMAGES:
-        edits += ["trial.data.name=imagefolder", f"trial.data.root={IMAGES}"]
-    return " ".join(["quickstart", *(f"--set {edit}" for edit in edits)])
-
-
-def output(hosts: Hosts) -> str:
-    return (hosts.folder / "search.out").read_text(errors="replace")
-
-
-def read(hosts: Hosts, name: str) -> records.Study:
-    return records.load(Folder(hosts.shared / "studies" / name))
-
-
-def where_ended(hosts: Hosts, name: str) -> set[str]:
-    """Hosts on which a trial has ended so far."""
-    return {record["host"] for record in ended(hosts, name).values()}
-
-
-def ended(hosts: Hosts, name: str) -> dict[str, dict]:
-    written = _written(hosts, name)
-    return {key: found for key, found in written.items() if found["status"] in records.ENDED}
-
-
-def _written(hosts: Hosts, name: str) -> dict[str, dict]:
-    trials = (hosts.shared / "studies" / name / "trials").glob("[!.]*.json")
-    return {path.stem: json.loads(path.read_text()) for path in trials}
-
-
-@contextmanager
-def tunnel(hosts: Hosts, port: int):
-    """`ssh -L` from the laptop to the head's loopback."""
-    forward = ["ssh", "-N", "-i", "/root/key", "-o", "StrictHostKeyChecking=no", "-L"]
-    process = subprocess.Popen(
-        hosts.command("laptop", *forward, f"{port}:127.0.0.1:{port}", f"root@{ADDRESSES['head']}"),
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    knock = f"exec 3<>/dev/tcp/127.0.0.1/{port}"
-    try:
-        wait_for(
-            lambda: hosts.run("laptop", "bash", "-c", knock, check=False).returncode == 0,
-            20,
-            "the tunnel",
-        )
-        yield
-    finally:
-        process.kill()
-        process.wait(20)
-
-
-def _changed() -> str:
-    """The shipped file with its marked lines changed, as a person does."""
-    text = (CHECKOUT / "docs/cluster/onprem.yaml").read_text()
-    values = {
-        "head_ip": ADDRESSES["head"],
-        "worker_ips": f"[{ADDRESSES['worker1']}, {ADDRESSES['worker2']}]",
-        "ssh_user": "root",
-        "ssh_private_key": "/root/key",
-    }
-    for key, value in values.items():
-        text, count = re.subn(rf"(?m)^(  {key}:) .*# change:.*$", rf"\1 {value}", text)
-        assert count == 1, key
-    assert "# change:" not in text
-    return text
-
-
-def _pretend_installed(venv: Path) -> None:
-    """This test's own environment in the place of the one that `node.sh install` makes, which
-    tests/cluster/test_install.py tries: links, and the stamp that it leaves."""
-    venv.mkdir()
-    for part in VENV.iterdir():
-        (venv / part.name).symlink_to(part)
-    sums = subprocess.run(
-        ["sha256sum", "requirements.lock", "pyproject.toml"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    (venv / ".skdtune-installed").write_text(f"/root/skdtune\n{sums}")
 
 
 def _tiny_images(folder: Path) -> None:

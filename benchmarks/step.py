@@ -1,13 +1,14 @@
 """A training step: ours against the authors' loop, and DRG and DSR against plain training.
 
     python -m benchmarks.step [--images ROOT] [--rounds 7] [--steps N] [--threads 2] [--workers N]
-                              [--output FILE]
+                              [--minutes 3] [--output FILE]
 
 resnet18, 100 classes (of ROOT: as many as it has), batches of 128 images of 32x32, crops of random
 size and flips on all sides. Ours is the real `Training` over images in memory; the rival is
 benchmarks/authors.py. All live in one process and take --steps steps each in turn, in a new random
-order every round; a first round warms up and is not counted. A ratio compares two times of the
-same round. DSR goes on from one round to the next, so that every step of ours has its term.
+order every round; a first round warms up and is not counted, and after --minutes no new one
+starts. A ratio compares two times of the same round. DSR goes on from one round to the next, so
+that every step of ours has its term.
 
 The ratio to the authors' loop is of wall-clock time. That of DRG+DSR and DSR to cross entropy is
 of the process's CPU time on a CPU (all threads; other programs disturb it less; wall-clock time is
@@ -65,6 +66,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=100 if gpu else 2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=8 if gpu else 0)
+    parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -84,7 +86,10 @@ def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
     turns[AUTHORS] = lambda: _timed(lambda: authors.train(options.steps))
     found: dict[str, list[Took]] = {name: [] for name in turns}
     chance = random.Random(0)
+    deadline = time.monotonic() + 60 * options.minutes
     for number in range(options.rounds + 1):
+        if number > 1 and time.monotonic() > deadline:
+            break
         for name in chance.sample(list(turns), len(turns)):
             took = turns[name]()
             if number:
@@ -146,9 +151,9 @@ def _page(options: argparse.Namespace, found: dict[str, list[Took]], arguments: 
         "# A training step",
         "",
         f"`{command}`",
-        f"{date.today()}, {_machine()}, {head}. {BACKBONE}, batch {BATCH}, 32x32, {options.rounds} "
-        f"rounds of {options.steps} step(s), {options.threads} thread(s); median (least to most). "
-        "How it is measured: the docstring of benchmarks/step.py.",
+        f"{date.today()}, {_machine()}, {head}. {BACKBONE}, batch {BATCH}, 32x32, "
+        f"{len(found[PLAIN])} rounds of {options.steps} step(s), {options.threads} thread(s); "
+        "median (least to most). How it is measured: the docstring of benchmarks/step.py.",
         "",
         "| loop | n | images/s | wall-clock time, ratio to cross entropy | CPU time, ratio |",
         "|---|---|---|---|---|",

@@ -7,7 +7,7 @@ import ray
 from trainables import metrics
 from trainables.classifier import FINISHED, OUTCOME, ClassifierTrial
 
-EPOCH_S = 0.5
+EPOCH_S = 2.0
 
 
 class Resting(ClassifierTrial):

@@ -2,6 +2,7 @@
 lost and brought back, and nothing left behind."""
 
 import json
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -98,6 +99,16 @@ def test_what_people_use_listens_on_loopback_alone(cluster):
     for port in (5000, 8265):
         knock = f"exec 3<>/dev/tcp/{ADDRESSES['head']}/{port}"
         assert cluster.run("worker1", "bash", "-c", knock, check=False).returncode != 0
+
+
+@pytest.mark.parametrize("name", ["head", "worker1"])
+def test_what_listens_on_the_network_is_ray_and_ssh(cluster, name):
+    for line in cluster.run(name, "ss", "-ltnpH").stdout.splitlines():
+        place, owner = line.split()[3], re.search(r"pid=(\d+)", line)
+        if place.startswith(("127.", "[::1]", "[::ffff:127.")):
+            continue
+        command = cluster.run(name, "ps", "-o", "args=", "-p", owner[1]).stdout
+        assert re.search(r"/ray/|ray::|raylet|gcs_server|sshd", command), line
 
 
 def test_a_storage_that_is_not_shared_is_refused_with_the_nodes_named(cluster):

@@ -2,6 +2,7 @@
 
 import io
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,36 +10,40 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from skdtune import capacity, records, tuning
-from skdtune.capacity import Slots
+from skdtune import capacity, nodes, preflight, records, tuning
+from skdtune.capacity import Growth, Slots
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.records import Record, Writer
 from skdtune.settings import Resources
 from tests.cluster.resting import Resting
+from tests.programs import wait_for
 from tests.skdtune.builders import build_space, new_study
+from trainables.storage import Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TRIALS = 64
+TRIALS_A_NODE = 4
 ASKED = Resources(cpu=1, gpu=1)
 
 
-def searched(folder: Path, nodes: int, joining: int = 0) -> list[Record]:
-    """The records of 64 trials on so many nodes; `joining` more come when the search has begun."""
+def searched(folder: Path, count: int, joining: int = 0) -> list[Record]:
+    """The records of a search on so many nodes; `joining` more come when it has begun."""
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
     try:
-        for _ in range(nodes):
+        for _ in range(count):
             cluster.add_node(num_cpus=1, num_gpus=1)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         cluster.wait_for_nodes()
-        wanted = build_space(trials=TRIALS - 1, scheduler={"name": "none"})
+        wanted = build_space(
+            trials=(count + joining) * TRIALS_A_NODE - 1, scheduler={"name": "none"}
+        )
         study = new_study(folder, wanted)
         offered = capacity.offered()
         slots = Slots(ASKED, offered, follow=True)
-        assert slots.now() == nodes
+        assert slots.now() == count
         writer = Writer(study)
         console = Console(file=io.StringIO())
         plan = Plan(study, wanted, ASKED)
@@ -47,6 +52,31 @@ def searched(folder: Path, nodes: int, joining: int = 0) -> list[Record]:
         tuning.run(plan, ASKED, slots, writer, Interrupt(), console, Resting)
         writer.close()
         return list(study.records.values())
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_cluster_of_no_workers_yet_is_waited_for_and_says_so(tmp_path, monkeypatch):
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        monkeypatch.setattr(capacity, "growth", lambda: Growth(None))
+        wanted, said = build_space(), []
+        config = wanted.config(wanted.first_values(wanted.first_trials()[0]))
+        facts = {"fingerprint": preflight.load_data(config).fingerprint()}
+        folder = Folder(tmp_path / "study")
+        with ThreadPoolExecutor(1) as pool:
+            asked = (wanted, folder, facts, cluster.address, None, said.append)
+            waiting = pool.submit(nodes.prepare, *asked)
+            wait_for(lambda: said, 60, "the line")
+            assert not waiting.done()
+            cluster.add_node(num_cpus=2)
+            resources, slots, _ = waiting.result(120)
+        assert "waiting for the autoscaler" in said[0]
+        assert (resources.cpu, slots.now()) == (1, 6)  # two have room, four more may be asked for
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -64,14 +94,14 @@ def at_once(found: list[Record]) -> int:
 
 def test_sixteen_nodes_are_all_used_and_a_trial_takes_as_long_as_on_four(tmp_path):
     seconds = {}
-    for nodes in (4, 16):
-        found = searched(tmp_path / str(nodes), nodes)
-        assert len(found) == TRIALS
+    for count in (4, 16):
+        found = searched(tmp_path / str(count), count)
+        assert len(found) == count * TRIALS_A_NODE
         assert {record.status for record in found} == {records.FINISHED}
         assert {record.attempts for record in found} == {1}
-        assert len({record.host for record in found}) == nodes
-        assert at_once(found) == nodes
-        seconds[nodes] = statistics.median(record.ended - record.started for record in found)
+        assert len({record.host for record in found}) == count
+        assert at_once(found) == count
+        seconds[count] = statistics.median(record.ended - record.started for record in found)
     assert seconds[16] <= 1.3 * seconds[4]
 
 

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from skdtune.bounded_storage import BoundedStorage
 from skdtune.plan import Plan, is_beside
 from skdtune.records import DIVERGED, ENDED, FAILED, FINISHED, STOPPED, Record
 from skdtune.space import Parameter, SearchSpace
@@ -45,7 +46,9 @@ class OptunaSampler(Searcher):
         self.space, self.plan, self.slots = space, plan, slots
         direction = "maximize" if space.search.mode == "max" else "minimize"
         self.study = optuna.create_study(
-            direction=direction, sampler=_sampler(space, len(plan.known))
+            storage=BoundedStorage(space.search.mode),
+            direction=direction,
+            sampler=_sampler(space, len(plan.known)),
         )
         self.live: dict[str, _Live] = {}  # by Tune's trial id
         self.given_up: dict[str, _Live] = {}  # by record key: put back, to be suggested again

@@ -44,6 +44,9 @@ class ClassifierTrial(tune.Trainable):
     every trial builds all it needs afresh, and only the image set stays."""
 
     def setup(self, config: dict) -> None:
+        # what the imports made stays for good: looking through it took longer than all else
+        # between two trials
+        gc.freeze()
         self._begin(config)
 
     def reset_config(self, new_config: dict) -> bool:
@@ -87,13 +90,16 @@ class ClassifierTrial(tune.Trainable):
             folder = Folder(self.run["study"]).folder(f"{CHECKPOINTS}/{self.run['key']}")
             self.checkpoints = Checkpoints(folder, self.run["key"])
             self._count_attempt()
-            device = torch.device(self.run["device"])
-            self.reports = Training(**self.trial, device=device).epochs(self.checkpoints)
+            self.reports = self._epochs()
         for report in self.reports:
             self.last = report
             if report[metrics.EPOCH] > self.run["after"]:
                 break
         return self.last
+
+    def _epochs(self) -> Iterator[dict]:
+        device = torch.device(self.run["device"])
+        return Training(**self.trial, device=device).epochs(self.checkpoints)
 
     def _count_attempt(self) -> None:
         """Notes that the trial starts from this epoch, so that one whose process dies again and

@@ -166,6 +166,14 @@ def test_a_reused_process_starts_clean(start, tmp_path):
     assert not same(states[0]["method"]["model.head.2.bias"], weights["model.head.2.bias"])
 
 
+def test_what_was_there_before_the_first_trial_is_not_looked_through_again(start, tmp_path):
+    gc.unfreeze()
+    start(given(tmp_path))
+
+    assert gc.get_freeze_count() > 100_000  # torch's own objects alone are more
+    assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+
+
 def test_stopping_forgets_the_training(start, tmp_path):
     trainable = start(given(tmp_path))
     trainable.train()

@@ -30,9 +30,12 @@ def run(
     writer: Writer,
     interrupt: Interrupt,
     console: Console,
+    trainable: type[ClassifierTrial] = ClassifierTrial,
 ) -> None:
     """Runs every trial that the plan still has. Ray must be connected. Tune's own files are
-    thrown away: the study's records are what a resume reads."""
+    thrown away: the study's records are what a resume reads.
+
+    trainable: another one where a benchmark measures all but the training."""
     interrupt.on_stop = plan.interrupt
     if plan.is_done or interrupt.stop_all():
         return
@@ -41,7 +44,7 @@ def run(
         Progress(plan, console) as progress,
     ):
         tuner = tune.Tuner(
-            tune.with_resources(ClassifierTrial, {"cpu": resources.cpu, "gpu": resources.gpu}),
+            tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=OptunaSampler(plan.space, plan, slots.now),
                 scheduler=scheduler.build(plan.space, plan.known),

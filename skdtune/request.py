@@ -86,6 +86,7 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
     def override(data: Any) -> None:
         flags.apply(data, edits)
         if isinstance(data, dict):
+            _settle(data, edits)
             _shorten(data, options["epochs"], options["trials"])
 
     asked = options["space"]
@@ -94,6 +95,29 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
     document = copy.deepcopy(old.space)
     override(document)
     return space.build(Document(document), old.space_name, f"study {old.name}")
+
+
+def _settle(data: dict, edits: list) -> None:
+    """A parameter that `--set` fixes, or switches off, is no longer one of the first trials'."""
+    search = data.get("search")
+    first = search.get("first_trials") if isinstance(search, dict) else None
+    fixed = {"/".join(keys[1:]): value for keys, value in edits if not isinstance(value, dict)}
+    for entry in first if isinstance(first, list) else []:
+        if isinstance(entry, dict):
+            for path in entry.keys() & (fixed.keys() | _switched_off(data.get("trial"), fixed)):
+                del entry[path]
+
+
+def _switched_off(trial: Any, fixed: dict[str, Any]) -> set[str]:
+    """Parameters whose `when` asks for another value than the fixed one."""
+    found = set()
+    for section, leaves in trial.items() if isinstance(trial, dict) else ():
+        for key, leaf in leaves.items() if isinstance(leaves, dict) else ():
+            when = leaf.get("when") if isinstance(leaf, dict) else None
+            for path, allowed in when.items() if isinstance(when, dict) else ():
+                if path in fixed and isinstance(allowed, list) and fixed[path] not in allowed:
+                    found.add(f"{section}/{key}")
+    return found
 
 
 def _shorten(data: dict, epochs: int | None, trials: int | None) -> None:

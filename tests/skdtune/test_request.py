@@ -106,6 +106,19 @@ def test_an_edit_may_fix_search_and_bound() -> None:
     assert sections.problems(wanted.config(first)) == []
 
 
+def test_a_parameter_that_an_edit_fixes_leaves_the_first_trials() -> None:
+    wanted = asked("--set", "trial.method.alpha=0.3").space
+    (first,) = wanted.first_trials()
+    assert "method/alpha" not in first
+    assert wanted.config(wanted.first_values(first))["method"]["alpha"] == 0.3
+    assert "method/alpha" in asked().space.first_trials()[0]
+
+
+def test_a_parameter_that_an_edit_switches_off_leaves_the_first_trials() -> None:
+    (first,) = asked("--set", "trial.method.variant=dsr").space.first_trials()
+    assert first == {"method/beta": 1.0, "method/dsr_temperature": 4.0}
+
+
 def test_edits_do_not_reach_the_next_request() -> None:
     asked("quickstart", "--set=trial.optim.lr=0.5", "--epochs=3")
     assert asked("quickstart").space.fixed["optim"] == {"lr": 0.05}

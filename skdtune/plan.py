@@ -39,12 +39,13 @@ class Plan:
         self.only = only
         self.queue = deque(r for r in study.unfinished if only in (None, r.role))
         self._put_back: Counter[str] = Counter()
+        self._beside = sum(is_beside(record) for record in self.known)
 
     @property
     def total(self) -> int:
         """How many trials the study has when it is done, the baseline included."""
-        beside = [record for record in self.study.records.values() if is_beside(record)]
-        return max(self.space.search.trials, len(self.study.records) - len(beside)) + len(beside)
+        inside = len(self.study.records) - self._beside  # a plan adds none beside the search
+        return max(self.space.search.trials, inside) + self._beside
 
     @property
     def is_done(self) -> bool:

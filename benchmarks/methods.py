@@ -48,6 +48,8 @@ METHODS: dict[str, dict] = {
     "dlb": {"name": "dlb"},
     "zipf_ls": {"name": "zipf_ls"},
     "byot": {"name": "byot"},
+    "bake": {"name": "bake"},
+    "uskd": {"name": "uskd"},
 }
 _TAUGHT = ("tf_kd_self", "kd")
 _TEACHERS_SEED = 1000

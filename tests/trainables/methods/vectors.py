@@ -51,6 +51,17 @@ class Rows(nn.Module):
         return self.logits[features[:, 0, 0, 0].long()]
 
 
+class Looks(nn.Module):
+    """A stage that gives these features, whatever the images.  # [B, C] -> [B, C, 1, 1]"""
+
+    def __init__(self, features: Tensor):
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features[:, :, None, None]
+
+
 def rows_classifier(logits: Tensor) -> models.Classifier:
     """Two stages that change nothing, then the rows that the images name."""
     stages = [nn.Identity(), nn.Identity()]

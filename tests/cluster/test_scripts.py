@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import wait_for
+from tests.programs import title, wait_for
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "cluster"
@@ -195,13 +195,12 @@ def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
         assert "MLFLOW_TRACKING_URI=http://127.0.0.1:5000" in (home / ".bashrc").read_text()
         os.kill(first, signal.SIGKILL)
         _, second = servers(2)
-        os.kill(second, 0)
+        assert title(second)
     finally:
         left = _with_tools(tools, "leave")
     assert left.returncode == 0
     assert (home / "ray.calls").read_text().splitlines()[-1].endswith(" stop --force")
-    with pytest.raises(ProcessLookupError):
-        os.kill(second, 0)
+    wait_for(lambda: not title(second), 10, "MLflow to end")  # at most a zombie of its parent's
     assert _with_tools(tools, "leave").returncode == 0
 
 

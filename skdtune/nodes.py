@@ -1,6 +1,7 @@
 """Whether every node of a cluster can run the trials: same versions, same storage, the images,
 the GPU."""
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -100,7 +101,6 @@ def _check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> 
     it is written to and left as it was. Errors: ConfigError that names the nodes, what is wrong
     with each, and the mend."""
     nodes = [node for node in ray.nodes() if node["Alive"] and _has_room(asked, node)]
-    was_there = folder.exists()
     note = f".nodes-{uuid.uuid4().hex}"
     try:
         folder.write(f"{note}/driver", note.encode())
@@ -108,7 +108,10 @@ def _check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> 
     except OSError as error:
         raise ConfigError("--storage", [f"{folder.uri} cannot be written: {error}"]) from None
     finally:
-        folder.delete("" if not was_there else note)
+        folder.delete(note)
+        if folder.local is not None:
+            with contextlib.suppress(OSError):  # it holds a study
+                folder.local.rmdir()
     if problems:
         raise ConfigError("the cluster's nodes", problems)
 

@@ -101,6 +101,7 @@ def _check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> 
     it is written to and left as it was. Errors: ConfigError that names the nodes, what is wrong
     with each, and the mend."""
     nodes = [node for node in ray.nodes() if node["Alive"] and _has_room(asked, node)]
+    was_there = folder.exists()
     note = f".nodes-{uuid.uuid4().hex}"
     try:
         folder.write(f"{note}/driver", note.encode())
@@ -109,8 +110,8 @@ def _check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> 
         raise ConfigError("--storage", [f"{folder.uri} cannot be written: {error}"]) from None
     finally:
         folder.delete(note)
-        if folder.local is not None:
-            with contextlib.suppress(OSError):  # it holds a study
+        if folder.local is not None and not was_there:
+            with contextlib.suppress(OSError):  # a study has come into it
                 folder.local.rmdir()
     if problems:
         raise ConfigError("the cluster's nodes", problems)

@@ -31,16 +31,16 @@ class Uskd(Method):
     ranking `code`: the authors' code has replaced s by log s when it comes to the ranks, most
     likely by mistake; `probabilities`, the default, is the equation.
 
-    alpha, beta, mu: 1, 0.1, 0.005 on ImageNet; the authors' file for CIFAR-100 has 0.1 for all
-    three. Errors: ValueError for a backbone of a single stage."""
+    alpha, beta, mu: 0.1 each in the authors' file for CIFAR-100; 1, 0.1 and 0.005 in their class
+    and on ImageNet. Errors: ValueError for a backbone of a single stage."""
 
     def __init__(
         self,
         model: Classifier,
         *,
-        alpha: NonNegative = 1.0,
+        alpha: NonNegative = 0.1,
         beta: NonNegative = 0.1,
-        mu: NonNegative = 0.005,
+        mu: NonNegative = 0.1,
         ranking: Literal["probabilities", "code"] = "probabilities",
     ):
         super().__init__(model)

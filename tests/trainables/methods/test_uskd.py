@@ -26,6 +26,7 @@ from trainables import methods, models
 GIVEN = VECTORS["others"]["uskd"]
 FEATURES = GIVEN["feats"]
 WEIGHT = [[(3 * row + column) / 10 - 0.7 for column in range(3)] for row in range(5)]
+WEIGHTS = {name: GIVEN[name] for name in ("alpha", "beta", "mu")}
 WEAK = [[sum(a * b for a, b in zip(f, w, strict=True)) for w in WEIGHT] for f in FEATURES]
 
 
@@ -74,7 +75,7 @@ def sharpness():
 
 @pytest.mark.parametrize(("dtype", "error"), DTYPES)
 def test_it_equals_the_vector(dtype, error):
-    logits, terms = uskd(dtype, ranking="code").losses(IMAGES, LABELS)
+    logits, terms = uskd(dtype, ranking="code", **WEIGHTS).losses(IMAGES, LABELS)
     assert torch.equal(logits, tensor(Z, dtype))
     assert_close(terms["ce"], VECTORS["ce_main"], error)
     assert_close(terms["target"], GIVEN["alpha"] * GIVEN["loss_t"], error)
@@ -85,7 +86,7 @@ def test_it_equals_the_vector(dtype, error):
 
 @pytest.mark.parametrize(("dtype", "error"), DTYPES)
 def test_ranked_by_probabilities_it_equals_the_vector(dtype, error):
-    terms = uskd(dtype).losses(IMAGES, LABELS)[1]
+    terms = uskd(dtype, **WEIGHTS).losses(IMAGES, LABELS)[1]
     assert_close(terms["zipf"], GIVEN["beta"] * GIVEN["loss_non_if_softmax"], error)
 
 

@@ -108,7 +108,7 @@ def test_what_listens_on_the_network_is_ray_and_ssh(cluster, name):
         if place.startswith(("127.", "[::1]", "[::ffff:127.")):
             continue
         command = cluster.run(name, "ps", "-o", "args=", "-p", owner[1]).stdout
-        assert re.search(r"/ray/|ray::|raylet|gcs_server|sshd", command), line
+        assert re.search(r"/ray/|-m ray\.|ray::|raylet|gcs_server|sshd", command), line
 
 
 def test_a_storage_that_is_not_shared_is_refused_with_the_nodes_named(cluster):

@@ -171,6 +171,7 @@ def test_a_worker_joins_the_head_with_the_token(tools: Path) -> None:
     assert start.endswith(" --num-gpus=1")
 
 
+@pytest.mark.slow
 def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
     """It is started once, again when it dies, and ended by `leave` with all its processes."""
     with socket.socket() as knock:

@@ -362,6 +362,7 @@ def _places(value: Any):
             yield from _places(inner)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     deadline=None,

@@ -38,6 +38,7 @@ def crops(count: int = 4, epoch: int = 0) -> list[Request]:
     return [Request(r, r + 100 * epoch + torch.arange(count), 0.2) for r in rows]
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_workers_or_memory(files):
     centres = [Request(rows) for rows in torch.arange(15).split(4)]
     made = []
@@ -106,6 +107,7 @@ def test_a_file_that_the_disk_does_not_give_is_worth_another_attempt(files, work
         next(one.load(crops()))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_worth_another_attempt(files):
     one = loader(files, 2)
     list(one.load(crops()))

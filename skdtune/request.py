@@ -101,7 +101,11 @@ def _settle(data: dict, edits: list) -> None:
     """A parameter that `--set` fixes, or switches off, is no longer one of the first trials'."""
     search = data.get("search")
     first = search.get("first_trials") if isinstance(search, dict) else None
-    fixed = {"/".join(keys[1:]): value for keys, value in edits if not isinstance(value, dict)}
+    fixed = {
+        "/".join(keys[1:]): value
+        for keys, value in edits
+        if keys[0] == "trial" and not isinstance(value, dict)
+    }
     for entry in first if isinstance(first, list) else []:
         if isinstance(entry, dict):
             for path in entry.keys() & (fixed.keys() | _switched_off(data.get("trial"), fixed)):

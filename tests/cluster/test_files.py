@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from botocore import session
+from botocore.validate import ParamValidator
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "cluster"
@@ -76,9 +78,6 @@ def test_a_misspelt_key_of_the_provider_is_seen(provider: str) -> None:
 
 
 def test_aws_accepts_every_machine() -> None:
-    session = pytest.importorskip("botocore.session")
-    from botocore.validate import ParamValidator
-
     machine = session.get_session().get_service_model("ec2").operation_model("RunInstances")
     for name, kind in _launcher("aws")["available_node_types"].items():
         asked = {**kind["node_config"], "MinCount": 1, "MaxCount": 1}
@@ -88,7 +87,6 @@ def test_aws_accepts_every_machine() -> None:
 
 
 def test_google_knows_every_key_of_a_machine() -> None:
-    pytest.importorskip("googleapiclient")
     documents = resources.files("googleapiclient.discovery_cache.documents")
     schemas = json.loads(documents.joinpath("compute.v1.json").read_text())["schemas"]
 

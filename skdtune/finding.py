@@ -35,10 +35,10 @@ def find(study: str | None, tracking_uri: str | None = None) -> Study:
 
 
 def _read(study: str, uri: str) -> Study | None:
-    from skdtune import tracking  # it takes a second to import, and most studies are on this disk
+    from skdtune import tracked  # it takes a second to import, and most studies are on this disk
 
     try:
-        return tracking.read_study(study, uri) if tracking.exists(uri) else None
+        return tracked.read_study(study, uri) if tracked.exists(uri) else None
     except Exception as error:  # noqa: BLE001 - a server may be down, a database damaged
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(study, [f"MLflow at {uri} cannot be read: {first[:300]}"]) from None

@@ -5,30 +5,23 @@ import getpass
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from skdtune import records
 from skdtune.artifacts import study_files
 from skdtune.leaderboard import rank
 from skdtune.records import Record, Study
 from skdtune.strict_yaml import dump
+from skdtune.tracked import EXPERIMENT, KIND, STUDY, STUDY_ID, TRIAL, search
 from trainables import metrics
 
-EXPERIMENT = "skdtune"
-STUDY_ID = "skdtune.study_id"
-_STUDY, _KIND, _TRIAL, _MIRRORED = (
-    "skdtune.study",
-    "skdtune.kind",
-    "skdtune.trial",
-    "skdtune.mirrored",
-)
+_MIRRORED = "skdtune.mirrored"
 _PARENT = "mlflow.parentRunId"
 _STATUS = {
     records.FINISHED: "FINISHED",
@@ -39,11 +32,20 @@ _STATUS = {
 _MOST_ENTITIES, _MOST_PARAMS, _LONGEST_PARAM = 1000, 100, 6000
 
 
+class _Child:
+    """What is known of a trial's run on the server. mark: up to where it is complete."""
+
+    def __init__(self, run: Run):
+        self.run_id, self.artifacts = run.info.run_id, run.info.artifact_uri
+        self.mark, self.status = run.data.tags.get(_MIRRORED, ""), run.info.status
+
+
 class Mirror:
     """The runs of one study: a parent, and a child a trial, found by tags before any is made.
 
     Every write can be repeated without effect: metrics carry their own time, parameters never
-    change, and a child's `skdtune.mirrored` tag, written last, says up to where it is complete.
+    change. A child's `skdtune.mirrored` tag, the last that one `log_batch` writes, says up to
+    where it is complete; its status follows.
     """
 
     def __init__(self, study: Study, uri: str):
@@ -51,8 +53,7 @@ class Mirror:
         self.client = MlflowClient(tracking_uri=uri)
         self.uri = uri
         self.parent = ""
-        self.children: dict[str, str] = {}
-        self.mirrored: dict[str, str] = {}
+        self.children: dict[str, _Child] = {}
 
     def push(self, live: bool) -> None:
         """Brings the server up to date. live: the study is running; else nothing of it is left
@@ -69,8 +70,8 @@ class Mirror:
 
     def _find_runs(self, live: bool) -> None:
         experiment = _experiment(self.client, self.uri)
-        runs = list(_search(self.client, [experiment], f"tags.`{STUDY_ID}` = '{self.study.id}'"))
-        in_use = {self.parent, *self.children.values()}
+        runs = list(search(self.client, [experiment], f"tags.`{STUDY_ID}` = '{self.study.id}'"))
+        in_use = {self.parent, *(child.run_id for child in self.children.values())}
         runs.sort(
             key=lambda run: (
                 run.info.run_id not in in_use,
@@ -81,7 +82,7 @@ class Mirror:
         )
         kept: dict[str, Run] = {}
         for run in runs:
-            key = run.data.tags.get(_TRIAL, "")
+            key = run.data.tags.get(TRIAL, "")
             if key in kept:  # an answer was lost and the run was made again
                 self.client.delete_run(run.info.run_id)
             else:
@@ -100,40 +101,53 @@ class Mirror:
         if live:
             self.client.update_run(parent, status="RUNNING")
         self.experiment, self.parent = experiment, parent
-        self.children = {key: run.info.run_id for key, run in kept.items()}
-        self.mirrored = {key: run.data.tags.get(_MIRRORED, "") for key, run in kept.items()}
+        self.children = {key: _Child(run) for key, run in kept.items()}
 
     def _push_trial(self, record: Record, live: bool) -> None:
         status = _STATUS.get(record.status, "RUNNING" if live else "KILLED")
         epochs = list(record.epochs)
         mark = f"{len(epochs)} epochs, attempt {record.attempts}, {record.status}, {status}"
-        if self.mirrored.get(record.key) == mark:
-            return
-        if record.key not in self.children:
+        child = self.children.get(record.key)
+        if child is None:
             tags = self._trial_tags(record)
             run = self._create(self.experiment, f"trial {record.key}", record.started, tags)
-            self.children[record.key] = run.info.run_id
-        run_id = self.children[record.key]
-        if not self.mirrored.get(record.key):
-            self.client.log_text(run_id, dump(record.config), "config.yaml")
-            for params in _slices(_params(record.config), _MOST_PARAMS):
-                self.client.log_batch(run_id, params=params)
-        known = int((self.mirrored.get(record.key) or "0").split()[0])
-        points = [point for report in epochs[known:] for point in _points(report)]
-        for part in _slices(points, _MOST_ENTITIES):
+            child = self.children[record.key] = _Child(run)
+        if child.mark != mark:
+            params = []
+            if not child.mark:
+                self._write(child, dump(record.config), "config.yaml")
+                params = _params(record.config)
+            known = int((child.mark or "0").split()[0])
+            points = [point for report in epochs[known:] for point in _points(report)]
+            tags = {"skdtune.outcome": record.status, "skdtune.attempts": record.attempts}
+            tags |= {"skdtune.node": record.host, "skdtune.error": record.error[:5000]}
+            self._log(child.run_id, points, params, {**tags, _MIRRORED: mark})
+            child.mark = mark
+        if child.status != status:
+            if status == "RUNNING":
+                self.client.update_run(child.run_id, status=status)
+            else:
+                ended = record.ended or record.last.get(metrics.TIMESTAMP) or record.started
+                self.client.set_terminated(child.run_id, status, end_time=int(ended * 1000))
+            child.status = status
+
+    def _log(self, run_id: str, points: list[Metric], params: list[Param], tags: dict) -> None:
+        """In one request, unless that is more than one may hold; the tags are written last."""
+        *more, params = _slices(params, _MOST_PARAMS) or [[]]
+        for part in more:
+            self.client.log_batch(run_id, params=part)
+        *early, points = _slices(points, _MOST_ENTITIES - _MOST_PARAMS - len(tags)) or [[]]
+        for part in early:
             self.client.log_batch(run_id, metrics=part)
-        state = {"skdtune.outcome": record.status, "skdtune.attempts": record.attempts}
-        state |= {"skdtune.node": record.host, "skdtune.error": record.error[:5000]}
-        self.client.log_batch(
-            run_id, tags=[RunTag(key, _writable(value)) for key, value in state.items()]
-        )
-        if status == "RUNNING":
-            self.client.update_run(run_id, status=status)
-        else:
-            ended = record.ended or record.last.get(metrics.TIMESTAMP) or record.started
-            self.client.set_terminated(run_id, status, end_time=int(ended * 1000))
-        self.client.set_tag(run_id, _MIRRORED, mark)
-        self.mirrored[record.key] = mark
+        written = [RunTag(key, _writable(value)) for key, value in tags.items()]
+        self.client.log_batch(run_id, metrics=points, params=params, tags=written)
+
+    def _write(self, child: _Child, text: str, name: str) -> None:
+        """An artifact, where the run is known to keep them: MLflow's client would ask again."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_text(text)
+            get_artifact_repository(child.artifacts, self.uri).log_artifact(str(path))
 
     def _close(self) -> None:
         """The study's own files, then its status."""
@@ -156,7 +170,7 @@ class Mirror:
     def _create(self, experiment: str, name: str, started: float, tags: dict[str, Any]) -> Run:
         common = {
             STUDY_ID: self.study.id,
-            _STUDY: self.study.name,
+            STUDY: self.study.name,
             "skdtune.space": self.study.space_name,
             "mlflow.user": _user(),
             "mlflow.source.name": f"skdtune.{'search' if self.study.kind == 'search' else 'train'}",
@@ -173,72 +187,18 @@ class Mirror:
             for key in ("study", "study_id", "trial")
             if key in origin
         }
-        return {_KIND: self.study.kind, **linked}
+        return {KIND: self.study.kind, **linked}
 
     def _trial_tags(self, record: Record) -> dict[str, str]:
         return {
-            _KIND: "seed" if record.role == records.SEED else "trial",
-            _TRIAL: record.key,
+            KIND: "seed" if record.role == records.SEED else "trial",
+            TRIAL: record.key,
             _PARENT: self.parent,
             "skdtune.role": record.role,
             "skdtune.method": record.config["method"]["name"],
             "skdtune.config": json.dumps(record.config),
             "skdtune.params": json.dumps(record.params),
         }
-
-
-def exists(uri: str) -> bool:
-    """Whether there is anything to read; looking into a database file that is not there makes
-    it."""
-    scheme, _, place = uri.partition(":///")
-    return not scheme.startswith("sqlite") or Path(place).is_file()
-
-
-def read_study(name: str, uri: str) -> Study | None:
-    """The newest study of that name on a server, each trial with its last epoch alone; None
-    without one. Errors: MlflowException when the server cannot be reached."""
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return None
-    # a filter cannot hold a quote: any one character in its place, then the whole name is compared
-    like = name.replace("'", "_")
-    found = _search(client, [experiment.experiment_id], f"tags.`{_STUDY}` LIKE '{like}'")
-    tagged = ((run.data.tags, run) for run in found)
-    parents = [run for tags, run in tagged if _TRIAL not in tags and tags[_STUDY] == name]
-    if not parents:
-        return None
-    # a final training bears the name of the search it came from: the search is what is meant
-    searches = [run for run in parents if run.data.tags.get(_KIND) == "search"]
-    parent = max(searches or parents, key=lambda run: run.info.start_time)
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            run_id=parent.info.run_id, artifact_path="study.json", dst_path=folder, tracking_uri=uri
-        )
-        study = Study(**json.loads(Path(path).read_text()))
-    runs = _search(client, [experiment.experiment_id], f"tags.`{STUDY_ID}` = '{study.id}'")
-    for run in runs:
-        if _TRIAL in run.data.tags:
-            record = _record(run)
-            study.records[record.key] = record
-    study.records = dict(sorted(study.records.items()))
-    return study
-
-
-def _record(run: Run) -> Record:
-    tags, last = run.data.tags, dict(run.data.metrics)
-    if last:
-        last[metrics.EPOCH] = int(last[metrics.EPOCH])
-    return Record(
-        key=tags[_TRIAL],
-        role=tags["skdtune.role"],
-        params=json.loads(tags["skdtune.params"]),
-        config=json.loads(tags["skdtune.config"]),
-        status=tags.get("skdtune.outcome", records.RUNNING),
-        epochs=[last] if last else [],
-        error=tags.get("skdtune.error", ""),
-        host=tags.get("skdtune.node", ""),
-    )
 
 
 def _user() -> str:
@@ -265,16 +225,6 @@ def _experiment(client: MlflowClient, uri: str) -> str:
             if found is None:
                 raise
     return found.experiment_id
-
-
-def _search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs(experiments, query, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _about(study: Study) -> dict:
@@ -325,5 +275,5 @@ def _writable(value: object) -> str:
     return str(value).encode(errors="replace").decode()
 
 
-def _slices(items: Sequence, size: int) -> Iterator[Sequence]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _slices(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

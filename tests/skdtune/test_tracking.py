@@ -14,7 +14,8 @@ from skdtune.export import text as best_yaml
 from skdtune.plan import Plan
 from skdtune.records import Study
 from skdtune.strict_yaml import dump
-from skdtune.tracking import Mirror, exists, read_study
+from skdtune.tracked import exists, read_study
+from skdtune.tracking import Mirror
 from tests.skdtune.builders import (
     assert_mirrored,
     build_space,
@@ -183,9 +184,9 @@ def test_the_files_of_the_study_are_its_artifacts(tmp_path, uri):
     assert manifest["trial"] == board.winner.key
     assert parent["tags"]["skdtune.winner"] == board.winner.key
     assert parent["tags"]["skdtune.search_score"] == f"val/accuracy {board.winner.score:.4f}"
-    for key, run_id in mirror.children.items():
+    for key, child in mirror.children.items():
         assert list(children[key]["artifacts"]) == ["config.yaml"]
-        config = yaml.safe_load(artifact(uri, run_id, "config.yaml"))
+        config = yaml.safe_load(artifact(uri, child.run_id, "config.yaml"))
         assert config == study.records[key].config
 
 
@@ -240,7 +241,7 @@ def test_a_running_study_runs_on_the_server_and_a_resumed_one_goes_on_in_the_sam
     mirror.push(live=False)
     parent, children = parent_and_children(uri, study)
     assert (parent["status"], children["0000"]["status"]) == ("KILLED", "KILLED")
-    before = {mirror.parent, *mirror.children.values()}
+    before = {mirror.parent, *(child.run_id for child in mirror.children.values())}
 
     first.status, first.attempts = records.RUNNING, 2
     again = push(study, uri, live=True)
@@ -336,7 +337,7 @@ def test_runs_that_a_retry_made_twice_are_gone_when_the_study_ends(tmp_path, uri
     mirror.client = TwiceClient(tracking_uri=uri)
     mirror.push(live=True)
     assert len(server_runs(uri, study)) == 14
-    used = {mirror.parent, *mirror.children.values()}
+    used = {mirror.parent, *(child.run_id for child in mirror.children.values())}
     mirror.push(live=False)
     assert_mirrored(uri, study)
     assert set(server_content(uri, study)) == used, "those that were written to stay"
@@ -377,7 +378,7 @@ class DyingClient(MlflowClient):
         return write
 
 
-@pytest.mark.parametrize("writes", [0, 1, 3, 4, 6, 8, 33, 46])
+@pytest.mark.parametrize("writes", [0, 1, 3, 4, 5, 6, 8, 20, 23])
 def test_a_push_that_was_cut_off_anywhere_is_completed_by_the_next(tmp_path, uri, writes):
     study = mixed_study(tmp_path)
     mirror = Mirror(study, uri)
@@ -389,6 +390,18 @@ def test_a_push_that_was_cut_off_anywhere_is_completed_by_the_next(tmp_path, uri
     assert_mirrored(uri, study)
     board = without_times(leaderboard.rank(read_study_of(study, uri)))
     assert board == without_times(leaderboard.rank(study))
+
+
+def test_a_trial_that_has_ended_takes_three_writes_beside_its_file(tmp_path, uri):
+    study = mixed_study(tmp_path)
+    mirror = Mirror(study, uri)
+    mirror.client = DyingClient(tracking_uri=uri)
+    mirror.client.left = before = 1000
+    mirror.push(live=True)
+    trials = sum(record.attempts > 0 for record in study.records.values())
+    assert before - mirror.client.left == 4 + 3 * trials  # the study itself takes four
+    mirror.push(live=True)
+    assert before - mirror.client.left == 4 + 3 * trials, "nothing was new"
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2, 4])

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from concurrent import futures
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from skdtune.errors import ConfigError
 LOCAL = "local"
 _LISTEN_EVERY_S = 0.1
 _KNOCK_S = 2.0
+_KNOCKS, _KNOCK_AGAIN_S = 3, 1.0
 _PATIENCE_S = 10.0  # after a signal, with a Ray of our own that is starting
 _OBJECT_STORE_BYTES = 256 * 2**20  # trials exchange configs and metrics, no data
 
@@ -22,12 +24,18 @@ def where(address: str | None) -> str:
     """The address to use: the one asked for, else RAY_ADDRESS, else the cluster that this user has
     brought up on this machine, else a Ray of our own. Never one that another program started for
     itself."""
-    return address or os.environ.get("RAY_ADDRESS") or _running() or LOCAL
+    asked = address or os.environ.get("RAY_ADDRESS")
+    if asked == "auto":  # Ray would try a head that is gone for minutes
+        return _noted() or asked
+    return asked or _running() or LOCAL
 
 
 def connect(address: str) -> None:
     """Starts or joins Ray and ships our packages to its nodes. Errors: ConfigError when it
     cannot be reached, Stopped when a signal comes first."""
+    if _is_deaf(address):  # Ray itself would try for minutes
+        problem = "nothing answers there: is its head up, and its port open to this machine?"
+        raise ConfigError(f"--address {address}", [problem])
     options = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
@@ -62,16 +70,48 @@ def joined() -> str:
 
 def _running() -> str | None:
     """Address of the cluster that `ray start` of this user has left running here."""
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     try:
-        address = note.read_text().strip()
-        host, _, port = address.rpartition(":")
-        if note.stat().st_uid != os.getuid():
+        if _note().stat().st_uid != os.getuid():
             return None
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+        address = _noted()
+        _knock(address or "")
     except (OSError, ValueError):  # none was started, or it is gone
         return None
     return address
+
+
+def _noted() -> str | None:
+    """Address of the cluster that `ray start` brought up here last."""
+    try:
+        return _note().read_text().strip()
+    except OSError:
+        return None
+
+
+def _note() -> Path:
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+
+
+def _is_deaf(address: str) -> bool:
+    """Whether nothing listens at HOST:PORT; a head that is being brought up again gets some
+    time."""
+    for attempt in range(_KNOCKS):
+        time.sleep(attempt and _KNOCK_AGAIN_S)
+        signals.check()
+        try:
+            _knock(address)
+        except ValueError:  # `local`, `auto`, `ray://`: it is for Ray to find
+            return False
+        except OSError:
+            continue
+        return False
+    return True
+
+
+def _knock(address: str) -> None:
+    """Errors: ValueError for what is no HOST:PORT, OSError when nothing listens there."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
 
 
 def _start(options: dict, started: futures.Future) -> None:

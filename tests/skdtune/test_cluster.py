@@ -10,6 +10,7 @@ import pytest
 
 from skdtune import cluster, signals
 from skdtune.errors import ConfigError
+from tests.skdtune.builders import free_port
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ def slow_ray(monkeypatch, fresh_signals):
 @pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
 def test_a_signal_is_not_held_up_by_a_ray_that_does_not_come(slow_ray, monkeypatch, address):
     monkeypatch.setattr(cluster, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(cluster, "_is_deaf", lambda address: False)
     began = time.monotonic()
     with pytest.raises(signals.Stopped, match="SIGTERM"), signals.deferred():
         cluster.connect(address)
@@ -100,6 +102,37 @@ def test_what_keeps_ray_from_starting_is_said(monkeypatch):
         raise ConnectionError("nobody there\nand more")
 
     monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster, "_is_deaf", lambda address: False)
     with pytest.raises(ConfigError, match="--address h:1") as caught:
         cluster.connect("h:1")
     assert caught.value.problems == ["cannot reach Ray: nobody there"]
+
+
+def test_an_address_where_nothing_listens_is_said_before_ray_tries_for_minutes(monkeypatch):
+    monkeypatch.setattr(cluster, "_KNOCK_AGAIN_S", 0.01)
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=address) as caught:
+        cluster.connect(address)
+    (problem,) = caught.value.problems
+    assert problem.startswith("nothing answers there")
+
+
+def test_a_head_that_comes_up_again_is_given_some_time(monkeypatch):
+    monkeypatch.setattr(cluster, "_KNOCK_AGAIN_S", 0.3)
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        threading.Timer(0.2, head.listen).start()
+        assert not cluster._is_deaf(address)
+
+
+def test_auto_is_the_cluster_that_was_brought_up_here_even_when_it_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster.where("auto") == "auto"
+    note = tmp_path / "ray" / "ray_current_cluster"
+    note.parent.mkdir()
+    note.write_text("127.0.0.1:1\n")
+    assert cluster.where("auto") == "127.0.0.1:1"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster.where(None) == "local"

@@ -49,13 +49,20 @@ def started(name: str, *arguments: str, folder: Path) -> Iterator[subprocess.Pop
             stderr=out,
             start_new_session=True,
         )
-        try:
+        with killed_after(process):
             yield process
-        finally:
-            family = [process.pid, *descendants(process.pid)]
-            for pid in family:
-                _kill(pid)
-            process.wait(30)
+
+
+@contextmanager
+def killed_after(process: subprocess.Popen) -> Iterator[None]:
+    """Nothing of it is left when the block ends."""
+    try:
+        yield
+    finally:
+        family = [process.pid, *descendants(process.pid)]
+        for pid in family:
+            _kill(pid)
+        process.wait(30)
 
 
 def environment(folder: Path) -> dict[str, str]:

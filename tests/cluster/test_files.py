@@ -12,15 +12,14 @@ import yaml
 from botocore import session
 from botocore.validate import ParamValidator
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "docs" / "cluster"
+from tests.cluster.test_kubernetes import FOLDER, KUBERNETES, ROOT
+
 LAUNCHER = {
     "aws": ROOT / "cluster.yaml",
     "gcp": FOLDER / "gcp.yaml",
     "local": FOLDER / "onprem.yaml",
 }
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
-KUBERNETES = sorted(FOLDER.glob("kuberay-*.yaml"))
 NODE = "bash ~/skdtune/docs/cluster/node.sh"
 PROVIDER_KEYS = {
     "aws": {"type", "region", "cache_stopped_nodes"},
@@ -32,20 +31,6 @@ launcher_files = pytest.mark.parametrize("provider", LAUNCHER)
 
 def _launcher(provider: str) -> dict:
     return yaml.safe_load(LAUNCHER[provider].read_text())
-
-
-def _manifests(path: Path) -> dict[str, dict]:
-    return {entry["kind"]: entry for entry in yaml.safe_load_all(path.read_text())}
-
-
-def _ray_cluster(path: Path) -> dict:
-    """The description of a Ray cluster in either manifest."""
-    found = _manifests(path)
-    return found["RayCluster"]["spec"] if "RayCluster" in found else _job(path)["rayClusterSpec"]
-
-
-def _job(path: Path) -> dict:
-    return _manifests(path)["RayJob"]["spec"]
 
 
 def _commands(config: dict) -> list[str]:
@@ -195,94 +180,10 @@ def test_the_head_listens_on_loopback_and_asks_for_the_token() -> None:
     assert '--allowed-hosts "localhost:*,127.0.0.1:*"' in node
     assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in node
     assert "export RAY_AUTH_MODE=token" in node
-    assert _ray_cluster(KUBERNETES[0])["headGroupSpec"]["rayStartParams"]["dashboard-host"] == (
-        "127.0.0.1"
-    )
     for command in ("head", "worker"):
         body = re.search(rf"^start_{command}\(\) {{\n(.*?)^}}", node, re.M | re.S)[1]
         assert "need_token" in body.split("ray start")[0]
         assert "set_environment" in body.split("ray start")[0]
-
-
-# The fields of KubeRay's v1 types that are used, by hand: the schema itself is in no package index.
-RAY_JOB = {
-    "entrypoint": str,
-    "submissionMode": str,
-    "shutdownAfterJobFinishes": bool,
-    "ttlSecondsAfterFinished": int,
-    "rayClusterSpec": dict,
-}
-RAY_CLUSTER = {
-    "rayVersion": str,
-    "authOptions": dict,
-    "enableInTreeAutoscaling": bool,
-    "autoscalerOptions": dict,
-    "headGroupSpec": dict,
-    "workerGroupSpecs": list,
-}
-HEAD = {"rayStartParams": dict, "template": dict}
-WORKERS = {**HEAD, "groupName": str, "minReplicas": int, "maxReplicas": int}
-POD = {"containers": list, "volumes": list, "securityContext": dict}
-CONTAINER = {"name": str, "image": str, "resources": dict, "volumeMounts": list}
-
-
-def _check_fields(
-    value: dict, wanted: dict[str, type], also: dict[str, type] | None = None
-) -> None:
-    kinds = {**wanted, **(also or {})}
-    assert set(wanted) <= set(value) <= set(kinds)
-    assert all(isinstance(item, kinds[key]) for key, item in value.items())
-
-
-@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
-def test_kubernetes_manifests_have_the_fields_of_kuberay(path: Path) -> None:
-    for kind, manifest in _manifests(path).items():
-        assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
-        assert manifest["apiVersion"] == ("ray.io/v1" if kind.startswith("Ray") else "v1")
-    if "RayJob" in _manifests(path):
-        _check_fields(_job(path), RAY_JOB)
-    cluster = _ray_cluster(path)
-    _check_fields(cluster, RAY_CLUSTER)
-    _check_fields(cluster["autoscalerOptions"], {"idleTimeoutSeconds": int})
-    assert cluster["authOptions"] == {"mode": "token"}
-    _check_fields(cluster["headGroupSpec"], HEAD)
-    for group in cluster["workerGroupSpecs"]:
-        _check_fields(group, WORKERS)
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-        assert set(group["template"]) == {"spec"}
-        pod = group["template"]["spec"]
-        _check_fields(pod, POD, {"tolerations": list, "nodeSelector": dict})
-        volumes = {volume["name"] for volume in pod["volumes"]}
-        for container in pod["containers"]:
-            _check_fields(container, CONTAINER, {"env": list, "command": list})
-            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
-            assert "/shared" in {mount["mountPath"] for mount in container["volumeMounts"]}
-
-
-def test_kubernetes_and_the_machines_do_the_same() -> None:
-    node = (FOLDER / "node.sh").read_text()
-    locked = re.search(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)[1]
-    defaults = dict(re.findall(r"^  export (RAY_\w+)=\$\{\1:-(\d+)\}$", node, re.M))
-    assert len(defaults) == 5
-    for path in KUBERNETES:
-        cluster = _ray_cluster(path)
-        assert cluster["rayVersion"] == locked
-        assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] == 15 * 60
-        head, worker = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
-        flags = {**head["rayStartParams"], **worker["rayStartParams"]}
-        assert all(f"--{key}={value}" in node for key, value in flags.items())
-        ray, mlflow = head["template"]["spec"]["containers"]
-        assert mlflow["command"] == ["bash", "docs/cluster/node.sh", "mlflow"]
-        for container in (ray, *worker["template"]["spec"]["containers"]):
-            given = {entry["name"]: entry["value"] for entry in container["env"]}
-            assert given == {**defaults, "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
-        keys = {entry["key"] for entry in worker["template"]["spec"]["tolerations"]}
-        assert {"nvidia.com/gpu", *worker["template"]["spec"]["nodeSelector"]} == keys
-    first, second = (_ray_cluster(path) for path in KUBERNETES)
-    # whoever submits a job speaks to the dashboard from another pod
-    assert first["headGroupSpec"]["rayStartParams"].pop("dashboard-host") == "127.0.0.1"
-    assert first == second
 
 
 def test_slurm_and_the_image_call_the_same_script() -> None:

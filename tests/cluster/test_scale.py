@@ -2,7 +2,6 @@
 
 import io
 import statistics
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,14 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from skdtune import capacity, nodes, preflight, records, tuning
-from skdtune.capacity import Growth, Slots
+from skdtune import capacity, records, tuning
+from skdtune.capacity import Slots
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.records import Record, Writer
 from skdtune.settings import Resources
 from tests.cluster.resting import Resting
-from tests.programs import wait_for
 from tests.skdtune.builders import build_space, new_study
-from trainables.storage import Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,31 +49,6 @@ def searched(folder: Path, count: int, joining: int = 0) -> list[Record]:
         tuning.run(plan, ASKED, slots, writer, Interrupt(), console, Resting)
         writer.close()
         return list(study.records.values())
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-
-
-def test_a_cluster_of_no_workers_yet_is_waited_for_and_says_so(tmp_path, monkeypatch):
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
-    try:
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        monkeypatch.setattr(capacity, "growth", lambda: Growth(None))
-        wanted, said = build_space(), []
-        config = wanted.config(wanted.first_values(wanted.first_trials()[0]))
-        facts = {"fingerprint": preflight.load_data(config).fingerprint()}
-        folder = Folder(tmp_path / "study")
-        with ThreadPoolExecutor(1) as pool:
-            asked = (wanted, folder, facts, cluster.address, None, said.append)
-            waiting = pool.submit(nodes.prepare, *asked)
-            wait_for(lambda: said, 60, "the line")
-            assert not waiting.done()
-            cluster.add_node(num_cpus=2)
-            resources, slots, _ = waiting.result(120)
-        assert "waiting for the autoscaler" in said[0]
-        assert (resources.cpu, slots.now()) == (1, 6)  # two have room, four more may be asked for
     finally:
         ray.shutdown()
         cluster.shutdown()

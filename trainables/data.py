@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from trainables import decoding, views
+from trainables import decoding, sharing, views
 from trainables.bounds import Count, CountOrZero, NonNegative, Share
 from trainables.decoded import Decoded
 from trainables.images import SAMPLED, Files, Images, Source, sample
 from trainables.loading import Loader
+from trainables.memory import Shared
 from trainables.sources import READERS, DataError
 
 _TEST_FRACTION = 0.2
@@ -86,7 +87,7 @@ def build(
     Errors: `DataError` for a set that is missing, damaged or too small."""
     device = device or torch.device("cpu")
     key = tuple(sorted(options.items()))
-    sets, decoded = _build(
+    sets, decoded, _ = _build(
         name, root, validation_fraction, split_seed, final, device, cache_gib, key
     )
     loader = Loader(decoded, workers, device) if decoded else None
@@ -109,7 +110,7 @@ def _build(
     device: torch.device,
     cache_gib: float | None,
     options: tuple,
-) -> tuple[Sets, Decoded | None]:
+) -> tuple[Sets, Decoded | None, list[Shared | None]]:
     try:
         place = Path(root).expanduser().absolute()
     except RuntimeError as error:  # ~nobody
@@ -118,8 +119,12 @@ def _build(
     train, held_out = _final_parts(source) if final else _search_parts(source, fraction, seed)
     decoded = Decoded((train, held_out), cache_gib) if isinstance(train, Files) else None
     mean, std = _statistics(train)
+    held: list[Shared | None] = []  # as long as this set is, for the trials of other processes
+    if device.type == "cpu":
+        (train, first), (held_out, second) = sharing.images(train), sharing.images(held_out)
+        held += [first, second]
     train, held_out, mean, std = (part.to(device) for part in (train, held_out, mean, std))
-    return Sets(train, held_out, source.classes, mean, std, batch_size=0), decoded
+    return Sets(train, held_out, source.classes, mean, std, batch_size=0), decoded, held
 
 
 def _search_parts(source: Source, fraction: float, seed: int) -> Parts:

@@ -2,13 +2,14 @@
 else read anew each time."""
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from trainables import decoding, memory, views
+from trainables import decoding, memory, sharing, views
 from trainables.images import LOOKED_AT, SAMPLED, Files, sample
 
 # Where an image is: a path, or in shared memory (its first byte, height, width).
@@ -55,12 +56,13 @@ class Decoded:
         """The memory that holds all images, filled by the first call; None when they do not fit.
         Errors: DataError that counts and names what cannot be read."""
         if not self._is_decided:
-            room = self._room()
+            key = self._key()
+            room = self._room(key)
             if self._bytes() <= room:  # as far as a sample of them tells
                 if len(self._sizes) < self.count:
                     self._sizes = self._look(range(self.count))
                 if self._bytes() <= room:
-                    self._shared = self._filled()
+                    self._shared = self._filled(key)
             self._is_decided = True
         return self._shared
 
@@ -69,9 +71,11 @@ class Decoded:
         sizes = decoding.each([self.path(row) for row in rows], lambda _, path: decoding.look(path))
         return [decoding.reduced_size(*size, self.shorter_side) for size in sizes]
 
-    def _room(self) -> float:
+    def _room(self, key: str) -> float:
         if self._gib is not None:
             return self._gib * _GIB
+        if sharing.is_held(key):  # by another trial: they take nothing more
+            return math.inf
         cpus = torch.get_num_threads() / (os.cpu_count() or 1)
         return memory.available() * _SHARE * min(1.0, cpus)
 
@@ -79,17 +83,27 @@ class Decoded:
         known = sum(3 * height * width for height, width in self._sizes)
         return known / len(self._sizes) * self.count
 
-    def _filled(self) -> memory.Shared:
+    def _key(self) -> str:
+        """What tells these images from any others: names, sizes and times of change (of more than
+        LOOKED_AT files of a sample)."""
+        paths = [self.path(row) for row in range(self.count)]
+        looked = [paths[row] for row in sample(self.count, LOOKED_AT, SAMPLED)]
+        stats = decoding.each(looked, lambda _, path: os.stat(path))
+        told = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
+        return "\0".join([*paths, *told, str(self.shorter_side)])
+
+    def _filled(self, key: str) -> memory.Shared:
         lengths = [3 * height * width for height, width in self._sizes]
         *self._first_bytes, total = itertools.accumulate(lengths, initial=0)
-        shared = memory.Shared(total)
 
-        def read(row: int, path: str) -> None:
-            image = torch.from_numpy(decoding.reduced(path, self.shorter_side))
-            shared.pixels[self._first_bytes[row] :][: image.numel()] = image.flatten()
+        def fill(room: Tensor) -> None:
+            def read(row: int, path: str) -> None:
+                image = torch.from_numpy(decoding.reduced(path, self.shorter_side))
+                room[self._first_bytes[row] :][: image.numel()] = image.flatten()
 
-        decoding.each([self.path(row) for row in range(self.count)], read)
-        return shared
+            decoding.each([self.path(row) for row in range(self.count)], read)
+
+        return sharing.block(key, total, fill)
 
 
 def fetch(place: Place, shared: memory.Shared | None, shorter_side: int) -> Tensor:

@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -30,30 +31,36 @@ class Shared:
     """Bytes that processes share: pickled into a new process it is the same memory there, and it
     is gone with the last of them. It takes no room in /dev/shm, which is small in containers.
 
-    pixels: uint8 [size]."""
+    pixels: uint8 [size]. descriptor: of the memory, as a file. name: what other processes see
+    of it."""
 
-    def __init__(self, size: int):
-        self._attach(_anonymous(size), size)
+    def __init__(self, size: int, name: str = "skdtune-images"):
+        self._attach(_anonymous(size, name), size)
+
+    @classmethod
+    def at(cls, descriptor: int, size: int) -> Self:
+        """The memory that a descriptor is of; it is closed with this."""
+        shared = cls.__new__(cls)
+        shared._attach(descriptor, size)
+        return shared
 
     def _attach(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
         self.pixels: Tensor = torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
 
     def __reduce__(self):
-        return _attached, (DupFd(self._descriptor), len(self.pixels))
+        return _attached, (DupFd(self.descriptor), len(self.pixels))
 
 
 def _attached(duplicate, size: int) -> Shared:
-    shared = Shared.__new__(Shared)
-    shared._attach(duplicate.detach(), size)
-    return shared
+    return Shared.at(duplicate.detach(), size)
 
 
-def _anonymous(size: int) -> int:
-    """A descriptor of `size` bytes, all zero, without a name."""
+def _anonymous(size: int, name: str) -> int:
+    """A descriptor of `size` bytes, all zero, in no file system."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("skdtune-images", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     else:  # not on Linux: a file that is deleted already
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())

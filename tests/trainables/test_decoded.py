@@ -54,6 +54,15 @@ def test_by_default_they_take_half_of_this_process_share_of_the_free_memory(part
         assert (Decoded(parts, None).prepare() is not None) == fits
 
 
+def test_images_that_another_trial_holds_need_no_room(parts, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 0)
+    assert Decoded(parts, None).prepare() is None
+    others = Decoded(parts, 1.0).prepare()
+    assert Decoded(parts, None).prepare().pixels.tolist() == others.pixels.tolist()
+    (parts[0].root / "ape" / "2.jpg").touch()
+    assert Decoded(parts, None).prepare() is None, "a file has changed since"
+
+
 def test_a_file_is_read_once_however_often_it_is_asked_for(parts, monkeypatch):
     found = Decoded(parts, 1.0)
     shared = found.prepare()

@@ -1,0 +1,110 @@
+"""One copy of a data set for all trials on a machine: memory that the processes of one user find by
+what is in it."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from trainables.images import Files, Images
+from trainables.memory import Shared
+
+_IS_POSSIBLE = hasattr(os, "memfd_create")  # Linux
+
+
+def images(part: Images | Files) -> tuple[Images | Files, Shared | None]:
+    """The same images, with their pixels where every process has them that asks for the same; and
+    what to hold on to for as long as others shall find them. Files stay files."""
+    if isinstance(part, Files) or not _IS_POSSIBLE:
+        return part, None
+    pixels = part.pixels.contiguous()
+    digest = hashlib.sha256(pixels.numpy().data).hexdigest()
+    shared = block(digest, pixels.numel(), lambda room: room.copy_(pixels.flatten()))
+    return Images(shared.pixels.view(pixels.shape), part.labels), shared
+
+
+def block(key: str, size: int, fill: Callable[[Tensor], object]) -> Shared:
+    """`size` bytes that `fill` has written, the same memory in every process of this user on this
+    machine that asks for the key while one of them holds the result. One fills it, the others
+    wait. Where a process cannot reach another's memory each has its own.
+
+    key: names all of the content. The memory has no name in a file system and is gone with its
+    last holder; one that is killed leaves an empty file behind, until the next one looks.
+    Errors: those of `fill`."""
+    if not _IS_POSSIBLE:
+        return _filled(Shared(size), fill)
+    name = _name(key)
+    with _locked(name) as folder:
+        shared = _found(folder, name, size) or _filled(Shared(size, name), fill)
+        entry = folder / f"{name}.{os.getpid()}.{shared.descriptor}"
+        entry.touch()
+        weakref.finalize(shared, entry.unlink, missing_ok=True)
+    return shared
+
+
+def is_held(key: str) -> bool:
+    """Whether a process of this user holds it now."""
+    return _IS_POSSIBLE and any(map(_memory, _folder().glob(f"{_name(key)}.*.*")))
+
+
+def _filled(shared: Shared, fill: Callable[[Tensor], object]) -> Shared:
+    fill(shared.pixels)
+    return shared
+
+
+def _found(folder: Path, name: str, size: int) -> Shared | None:
+    for entry in folder.glob("*.*.*"):
+        place = _memory(entry)
+        if place is None:
+            entry.unlink(missing_ok=True)
+        elif entry.name.startswith(name):
+            with contextlib.suppress(OSError):  # its holder has just ended
+                return Shared.at(os.open(place, os.O_RDWR | os.O_CLOEXEC), size)
+    return None
+
+
+def _memory(entry: Path) -> Path | None:
+    """Where the memory is that an entry NAME.PROCESS.DESCRIPTOR speaks of; None when it is gone."""
+    name, process, descriptor = entry.name.split(".")
+    place = Path("/proc", process, "fd", descriptor)
+    try:
+        return place if os.readlink(place).startswith(f"/memfd:{name} ") else None
+    except OSError:
+        return None
+
+
+def _name(key: str) -> str:
+    return "skdtune-" + hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _folder() -> Path:
+    """This user's own, where the holders of memory are listed. Errors: PermissionError when
+    somebody else has made it."""
+    folder = Path(tempfile.gettempdir(), f"skdtune-shared-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user: remove it")
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(name: str) -> Iterator[Path]:
+    """The folder, while no other process fills or looks for the same."""
+    folder = _folder()
+    path = folder / f"{name}.lock"
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+                continue  # whoever had it has removed it
+            try:
+                yield folder
+            finally:
+                path.unlink(missing_ok=True)
+            return

@@ -128,6 +128,8 @@ SAMPLERS: dict[str, dict] = {
     "tpe, startup 6": {"name": "tpe", "startup_trials": 6},
     "tpe, startup 10": {"name": "tpe", "startup_trials": 10},
     "tpe, startup 20": {"name": "tpe", "startup_trials": 20},
+    "gp, startup 6": {"name": "gp", "startup_trials": 6},
+    "gp, startup 10": {"name": "gp", "startup_trials": 10},
 }
 _RIVAL = "random search, full budget"
 _PLOTTED = (

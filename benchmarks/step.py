@@ -151,7 +151,7 @@ def _page(options: argparse.Namespace, found: dict[str, list[Took]], arguments: 
         "# A training step",
         "",
         f"`{command}`",
-        f"{date.today()}, {_machine()}, {head}. {BACKBONE}, batch {BATCH}, 32x32, "
+        f"{date.today()}, {machine()}, {head}. {BACKBONE}, batch {BATCH}, 32x32, "
         f"{len(found[PLAIN])} rounds of {options.steps} step(s), {options.threads} thread(s); "
         "median (least to most). How it is measured: the docstring of benchmarks/step.py.",
         "",
@@ -213,7 +213,7 @@ def _matrix_peak(side: int = 8192, times: int = 50) -> float:
     return 2 * side**3 * times / (time.perf_counter() - began)
 
 
-def _machine() -> str:
+def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")

@@ -143,6 +143,10 @@ def _sampler(space: SearchSpace, known: int) -> optuna.samplers.BaseSampler:
     seed = (chosen.seed + known) % 2**32
     if chosen.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if chosen.name == "gp":
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=chosen.startup_trials, warn_independent_sampling=False
+        )
     return optuna.samplers.TPESampler(
         seed=seed, n_startup_trials=chosen.startup_trials, multivariate=True, group=True
     )

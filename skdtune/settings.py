@@ -13,10 +13,11 @@ LOWER_IS_BETTER = ("val/loss", "val/ece")
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """name: `tpe` (Optuna's multivariate, grouped TPE) or `random`. startup_trials: random ones
-    before TPE models anything; Optuna's own default is 10."""
+    """name: `tpe` (Optuna's multivariate, grouped TPE), `gp` (its Gaussian process, of the
+    parameters that every trial has) or `random`. startup_trials: random ones before anything is
+    modelled; Optuna's own default is 10."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "gp", "random"] = "tpe"
     seed: Annotated[int, Bounds(at_least=0, below=2**32)] = 0  # what numpy takes
     startup_trials: CountOrZero = 10
 

@@ -362,7 +362,7 @@ EDITED = {
             "trial.model.name: 'smal_cnn' is not one of ",
             "did you mean small_cnn?",
             f"trial.method.name: ['drg'] is not one of {_names('method')}",
-            "search.sampler.name: 'tpr' is not one of tpe, random; did you mean tpe?",
+            "search.sampler.name: 'tpr' is not one of tpe, gp, random; did you mean tpe?",
             "search.scheduler.name: 'pasha' is not one of asha, none; did you mean asha?",
         ],
     ),

@@ -1,8 +1,10 @@
 """Every space that ships runs on real images, as README's commands do."""
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -33,21 +35,30 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return few
 
 
+@pytest.fixture(scope="module")
+def searched(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future]:
+    """A search of every space in a folder of its own, two at a time: most of one is waiting."""
+
+    def search(name: str) -> tuple[CompletedProcess, Path]:
+        folder = tmp_path_factory.mktemp(name)
+        edits = ["name=imagefolder", f"root={images}"]
+        done = program(
+            *("search", name, "--trials=2", "--epochs=1", "--name=real"),
+            *(f"--set=trial.data.{edit}" for edit in edits),
+            "--set=trial.model.name=small_cnn",
+            folder=folder,
+        )
+        return done, folder
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(search, name) for name in SPACES}
+
+
 @pytest.mark.parametrize("name", SPACES)
-def test_it_searches_real_images(name: str, images: Path, tmp_path: Path):
-    done = program(
-        "search",
-        name,
-        "--trials=2",
-        "--epochs=1",
-        "--set=trial.data.name=imagefolder",
-        f"--set=trial.data.root={images}",
-        "--set=trial.model.name=small_cnn",
-        "--name=real",
-        folder=tmp_path,
-    )
+def test_it_searches_real_images(name: str, searched: dict[str, Future]):
+    done, folder = searched[name].result()
     assert done.returncode == 0, done.stdout + done.stderr
-    study = read_study(tmp_path, "real")
+    study = read_study(folder, "real")
     first = study.records["0000"]
     assert first.status == records.FINISHED
     assert first.role in (records.DEFAULT, records.BASELINE, records.FIRST)

@@ -31,7 +31,7 @@ def searched(folder: Path, count: int, joining: int = 0) -> list[Record]:
     )
     try:
         for _ in range(count):
-            cluster.add_node(num_cpus=1, num_gpus=1)
+            cluster.add_node(num_cpus=1, num_gpus=1, wait=False)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         cluster.wait_for_nodes()
         wanted = build_space(

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: search test test-slow lint ui lock clean
+.PHONY: search test test-slow lint bench ui lock clean
 
 search: $(VENV)/.installed
 	$(RUN) -m skdtune.search quickstart
@@ -17,6 +17,10 @@ test-slow: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# The benchmarks that need no GPU, into benchmarks/RESULTS.md: 20 minutes.
+bench: $(VENV)/.installed
+	$(RUN) -m benchmarks
 
 # The MLflow UI over the default database, on this machine alone.
 ui: $(VENV)/.installed

@@ -132,6 +132,7 @@ SAMPLERS: dict[str, dict] = {
     "gp, startup 10": {"name": "gp", "startup_trials": 10},
 }
 _RIVAL = "random search, full budget"
+_DEFAULT = "tpe, startup 10; asha as shipped (9, 3)"
 _PLOTTED = (
     _RIVAL,
     "tpe, startup 6; none",
@@ -245,7 +246,7 @@ def _report(
         )
         lines.append(
             f"| {name} | {_epochs(middle)} ({_epochs(low)} to {_epochs(high)}) "
-            f"| {sum(np.isfinite(spent))}/{len(spent)} | {_ratio(middle / rival)} "
+            f"| {sum(np.isfinite(spent))}/{len(spent)} | {_ratio(middle / rival, name)} "
             f"| {trials:.0f} ({ended:.0f}) | {early:.4f} | {late:.4f} |"
         )
     return "\n".join(lines) + "\n"
@@ -258,10 +259,11 @@ def _epochs(value: float) -> str:
     return f"{value:.0f}" if np.isfinite(value) else "not reached"
 
 
-def _ratio(value: float) -> str:
-    if not np.isfinite(value):
-        return "-"
-    return f"{value:.2f}{' (bar met)' if value <= _BAR else ''}"
+def _ratio(value: float, name: str) -> str:
+    shown = f"{value:.2f}" if np.isfinite(value) else "-"
+    if name != _DEFAULT:
+        return shown
+    return f"{shown} (bar {_BAR:.2f}: {'met' if value <= _BAR else 'missed'})"
 
 
 def _plot(path: Path, table: Table, budget: int, found: dict[str, list[Played]]) -> None:

@@ -1,19 +1,21 @@
-"""`--check`: what a search would do, as a table; nothing is trained."""
+"""`--check`: what a search would do, as a table; no trial is run."""
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from skdtune import cluster, distributions, nodes, preflight, teachers
+from skdtune import cluster, distributions, mps, nodes, preflight, teachers
 from skdtune.plan import Plan, add_references, is_beside
 from skdtune.records import Study
 from skdtune.request import Request
-from skdtune.space import SearchSpace
-from trainables import models
+from skdtune.space import BASELINE, SearchSpace
+from trainables import calibration, models
+from trainables.calibration import Load
 
 
 def show(request: Request, address: str, console: Console) -> None:
-    """Prints what a search would do, or go on with; nothing is trained or written. Errors: as the
-    search would have."""
+    """Prints what a search would do, or go on with, and how many trials to give a GPU; no trial is
+    run, nothing written. Errors: as the search would have."""
     space = request.space
     facts = preflight.data_facts(space, request.folder)
     if address != cluster.LOCAL:
@@ -56,6 +58,30 @@ def show(request: Request, address: str, console: Console) -> None:
     for line in (note, preflight.batch_note(facts["batch_size"], facts["train"])):
         if line:
             console.print(line)
+    if resources.gpu and address == cluster.LOCAL:
+        if teachers.are_used(config):
+            config = {**config, "method": {"name": BASELINE}}
+        console.print("several trials on one GPU, measured for 20 seconds ...")
+        with mps.serving(True) as served:
+            shape = (config, facts["classes"], facts["image"], torch.device("cuda"))
+            for line in (*advice(calibration.measure(*shape)), mps.note(served)):
+                console.print(line)
+
+
+def advice(loads: list[Load]) -> list[str]:
+    """What was measured, a line a number of trials, and what to set."""
+    lines = []
+    for load in loads:
+        what = f"  {load.trials} at once: "
+        if load.problem:
+            lines.append(f"{what}{load.problem}")
+        else:
+            speed = f"{load.images_per_s:,.0f} images/s in sum, {load.memory_gib:.1f} GiB"
+            lines.append(what + speed)
+    if all(load.problem for load in loads):
+        return lines
+    share = 1 / calibration.best(loads).trials
+    return [*lines, f"recommended: --set resources.gpu={share:g}"]
 
 
 def _scheduler(space: SearchSpace) -> str:

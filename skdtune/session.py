@@ -8,7 +8,18 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from skdtune import cluster, export, lock, nodes, preflight, records, signals, teachers, tuning
+from skdtune import (
+    cluster,
+    export,
+    lock,
+    mps,
+    nodes,
+    preflight,
+    records,
+    signals,
+    teachers,
+    tuning,
+)
 from skdtune.capacity import Slots
 from skdtune.differences import differences
 from skdtune.errors import ConfigError
@@ -50,7 +61,8 @@ def run(request: Request, console: Console) -> Ending:
     uri = absolute(mirror or default_uri())
     facts = preflight.data_facts(request.space, request.folder)
     address = cluster.where(request.options["address"])
-    with signals.deferred(), lock.held(request.folder, request.name):
+    shares = address == cluster.LOCAL and 0 < request.space.resources.gpu < 1
+    with signals.deferred(), lock.held(request.folder, request.name), mps.serving(shares) as served:
         study = _resumed(request, facts) if request.old else _new(request, facts)
         study.tracking_uri = uri
         cluster.connect(address)
@@ -67,7 +79,8 @@ def run(request: Request, console: Console) -> Ending:
             _write(study, request.space, new=request.old is None)
             plan = Plan(study, request.space, resources)
             small = preflight.batch_note(facts["batch_size"], facts["train"])
-            for line in (*_headline(plan, slots.now(), address), note, small):
+            sharing = mps.note(served) if resources.gpu and shares else ""
+            for line in (*_headline(plan, slots.now(), address), note, sharing, small):
                 if line:
                     console.print(line)
             interrupt, mirrored = _search(plan, resources, slots, console)

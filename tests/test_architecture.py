@@ -185,6 +185,7 @@ LIBRARIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", LIBRARIES)
 def test_every_module_can_be_imported_first_and_does_nothing_then(
     package: str, tmp_path: Path

@@ -1,0 +1,78 @@
+"""The MPS daemon is started, named to the processes of the block, and ended; by a stand-in for
+NVIDIA's program, since this is no test of the driver."""
+
+import math
+import os
+
+import pytest
+
+from skdtune import dry_run, mps
+from trainables.calibration import Load
+
+STAND_IN = """#!/bin/sh
+echo "$* $(cat) $CUDA_MPS_PIPE_DIRECTORY" >> {log}
+exit {code}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_daemon(monkeypatch, tmp_path):
+    for place in mps._PLACES:
+        monkeypatch.delenv(place, raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def stand_in(tmp_path, code: int):
+    path = tmp_path / mps._CONTROL
+    path.write_text(STAND_IN.format(log=tmp_path / "log", code=code))
+    path.chmod(0o755)
+
+
+def test_a_daemon_is_started_for_the_block_and_ended(tmp_path):
+    stand_in(tmp_path, 0)
+    with mps.serving(True) as served:
+        folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
+        assert served
+        assert os.path.isdir(folder)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split() for line in lines] == [["-d", folder], ["quit", folder]]
+    assert not os.path.exists(folder)
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+def test_one_that_does_not_start_is_done_without(tmp_path):
+    stand_in(tmp_path, 1)
+    with mps.serving(True) as served:
+        assert not served
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+def test_without_a_driver_or_a_wish_there_is_none(tmp_path, monkeypatch):
+    stand_in(tmp_path, 0)
+    with mps.serving(False) as served:
+        assert not served
+    assert not (tmp_path / "log").exists()
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with mps.serving(True) as served:
+        assert not served
+    assert "in turns" in mps.note(served)
+
+
+def test_one_that_runs_already_is_used(tmp_path, monkeypatch):
+    stand_in(tmp_path, 0)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/somewhere")
+    with mps.serving(True) as served:
+        assert served
+    assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == "/somewhere"
+    assert not (tmp_path / "log").exists()
+
+
+def test_what_check_says_of_several_trials():
+    loads = [Load(1, 1000.4, 2.04), Load(2, 1900, 3.0), Load(4, math.nan, math.nan, "no memory")]
+    assert dry_run.advice(loads) == [
+        "  1 at once: 1,000 images/s in sum, 2.0 GiB",
+        "  2 at once: 1,900 images/s in sum, 3.0 GiB",
+        "  4 at once: no memory",
+        "recommended: --set resources.gpu=0.5",
+    ]
+    assert dry_run.advice(loads[2:]) == ["  4 at once: no memory"]

@@ -1,0 +1,156 @@
+"""How many trials of a config one device trains best at the same time, measured in some seconds."""
+
+import contextlib
+import dataclasses
+import math
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+
+from trainables.training import Training
+
+TOGETHER = (1, 2, 4)
+
+_STEPS = 8  # of an epoch, between two looks at the clock
+_SECONDS = 3.0
+_PATIENCE_S = 120.0  # for a process to start
+_AS_GOOD = 0.95  # of the best: fewer trials at once end sooner each
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many trials at the same time. images_per_s: of all of them, NaN when they did not fit.
+    memory_gib: of the device, taken by all; on a CPU of the processes. problem: why not."""
+
+    trials: int
+    images_per_s: float
+    memory_gib: float
+    problem: str = ""
+
+
+def measure(
+    config: dict,
+    classes: int,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    together: Sequence[int] = TOGETHER,
+    seconds: float = _SECONDS,
+) -> list[Load]:
+    """Trains the config in processes of their own on images made on the spot, so many at once as
+    `together` says, one number after the other; each for some seconds, after an epoch that is not
+    counted. A number that does not fit ends it.
+
+    config: a trial's, whose method needs no teacher. image_shape: (channels, height, width)."""
+    sections = {
+        key: config[key] for key in ("model", "method", "optim", "augment") if key in config
+    }
+    batch_size = config["data"].get("batch_size", 128)
+    sections["data"] = {
+        "name": "synthetic",
+        "classes": classes,
+        "images": math.ceil(_STEPS * batch_size / 0.9) + classes,
+        "channels": image_shape[0],
+        "image_size": image_shape[1],
+        "batch_size": batch_size,
+        "validation_fraction": 0.1,
+    }
+    threads = max(1, torch.get_num_threads() // max(together))
+    loads = []
+    with _processes(max(together), sections, device, threads) as pipes:
+        for count in together:
+            loads.append(_load(pipes[:count], device, seconds))
+            if loads[-1].problem:
+                break
+    return loads
+
+
+def best(loads: Sequence[Load]) -> Load:
+    """The fewest trials that together are nearly as fast as any number."""
+    most = max(load.images_per_s for load in loads if not load.problem)
+    return next(load for load in loads if load.images_per_s >= _AS_GOOD * most)
+
+
+def _load(pipes: Sequence[Connection], device: torch.device, seconds: float) -> Load:
+    for wanted in (0.0, seconds):  # none begins to count before all have begun to train
+        for pipe in pipes:
+            pipe.send(wanted)
+        answers = [_answer(pipe) for pipe in pipes]
+        problem = next((answer for answer in answers if isinstance(answer, str)), "")
+        if problem:
+            return Load(len(pipes), math.nan, math.nan, problem)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        memory = total - free  # other programs' included: they leave as little room
+    else:
+        memory = sum(peak for _, peak in answers)
+    return Load(len(pipes), sum(speed for speed, _ in answers), memory / 2**30)
+
+
+def _answer(pipe: Connection) -> tuple[float, float] | str:
+    try:
+        return pipe.recv() if pipe.poll(_PATIENCE_S) else "it does not answer"
+    except EOFError:
+        return "its process has died"
+
+
+@contextlib.contextmanager
+def _processes(
+    count: int, sections: dict, device: torch.device, threads: int
+) -> Iterator[list[Connection]]:
+    """Processes that train for as many seconds as they are told; they end with the block."""
+    context = multiprocessing.get_context("spawn")
+    pipes, running = [], []
+    try:
+        for _ in range(count):
+            pipe, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(theirs, sections, device, threads), daemon=True
+            )
+            process.start()
+            theirs.close()  # so that its end is heard here
+            pipes.append(pipe)
+            running.append(process)
+        yield pipes
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in running:
+            process.join(5)
+            process.kill()
+
+
+def _serve(pipe: Connection, sections: dict, device: torch.device, threads: int) -> None:
+    torch.set_num_threads(threads)
+    epochs = None
+    while True:
+        try:
+            seconds = pipe.recv()
+            epochs = epochs or _training(sections, device).epochs()
+            pipe.send(_timed(epochs, sections["data"]["batch_size"], seconds))
+        except EOFError:
+            return
+        except Exception as error:  # noqa: BLE001 - whoever asked says what it means
+            pipe.send((str(error) or type(error).__name__).splitlines()[0])
+
+
+def _training(sections: dict, device: torch.device) -> Training:
+    training = Training(**sections, epochs=10**6, device=device)
+    held_out = training.sets.held_out
+    few = held_out.take(torch.arange(1, device=held_out.labels.device))
+    training.sets = dataclasses.replace(training.sets, held_out=few)
+    return training
+
+
+def _timed(epochs: Iterator[dict], batch_size: int, seconds: float) -> tuple[float, float]:
+    """(images a second, bytes that the process has taken at most), of at least one epoch."""
+    began, done = time.perf_counter(), 0
+    while not done or time.perf_counter() - began < seconds:
+        next(epochs)
+        done += _STEPS * batch_size
+    speed = done / (time.perf_counter() - began)
+    return speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

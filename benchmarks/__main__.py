@@ -17,13 +17,17 @@ from pathlib import Path
 
 PARTS = {
     "step": ["--minutes", "3"],
-    "around": ["--rounds", "2"],
+    "around": ["--rounds", "3"],
     "searching": [
         *("--seeds", "10", "--only"),
         *("tpe, startup 10; asha as shipped (9, 3)", "tpe, startup 10; none"),
         *("tpe, startup 6; median (9)", "random; asha as shipped (9, 3)"),
     ],
-    "memory": ["--rounds", "1", "--images", "20000"],
+    "memory": ["--rounds", "2", "--images", "20000"],
+    "sharing": [
+        *("--models", "resnet20", "--together", "1", "2"),
+        *("--seconds", "5", "--rounds", "2"),
+    ],
     "fused": ["--rounds", "3", "--together", "2", "4"],
 }
 _LIMIT_S = 900

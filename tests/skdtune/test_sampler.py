@@ -119,7 +119,7 @@ def test_every_value_lies_in_its_distribution_and_conditional_ones_are_there_whe
             assert kind._contains(kind.to_internal_repr(value)), (path, value)
             assert record.config["method"][path.split("/")[1]] == value
         step = (record.params["method/drg_temperature"] - 1.0) / 0.5
-        assert step == round(step)
+        assert step == pytest.approx(round(step), rel=1e-12)  # gp computes it
     assert seen == {"drg", "dsr", "drg_dsr"}
 
 

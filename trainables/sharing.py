@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,13 +16,13 @@ from torch import Tensor
 from trainables.images import Files, Images
 from trainables.memory import Shared
 
-_IS_POSSIBLE = hasattr(os, "memfd_create")  # Linux
+_PREFIX = "skdtune-"
 
 
 def images(part: Images | Files) -> tuple[Images | Files, Shared | None]:
     """The same images, with their pixels where every process has them that asks for the same; and
     what to hold on to for as long as others shall find them. Files stay files."""
-    if isinstance(part, Files) or not _IS_POSSIBLE:
+    if isinstance(part, Files) or not hasattr(os, "memfd_create"):
         return part, None
     pixels = part.pixels.contiguous()
     digest = hashlib.sha256(pixels.numpy().data).hexdigest()
@@ -32,25 +33,32 @@ def images(part: Images | Files) -> tuple[Images | Files, Shared | None]:
 def block(key: str, size: int, fill: Callable[[Tensor], object]) -> Shared:
     """`size` bytes that `fill` has written, the same memory in every process of this user on this
     machine that asks for the key while one of them holds the result. One fills it, the others
-    wait. Where a process cannot reach another's memory each has its own.
+    wait. Where a process cannot reach another's memory, or there is no place to say where it is,
+    each has its own.
 
     key: names all of the content. The memory has no name in a file system and is gone with its
     last holder; one that is killed leaves an empty file behind, until the next one looks.
     Errors: those of `fill`."""
-    if not _IS_POSSIBLE:
-        return _filled(Shared(size), fill)
     name = _name(key)
-    with _locked(name) as folder:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_locked(name))
+        except OSError:
+            return _filled(Shared(size), fill)
         shared = _found(folder, name, size) or _filled(Shared(size, name), fill)
         entry = folder / f"{name}.{os.getpid()}.{shared.descriptor}"
-        entry.touch()
-        weakref.finalize(shared, entry.unlink, missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk is full: it will not be found
+            entry.touch()
+            weakref.finalize(shared, entry.unlink, missing_ok=True)
     return shared
 
 
 def is_held(key: str) -> bool:
     """Whether a process of this user holds it now."""
-    return _IS_POSSIBLE and any(map(_memory, _folder().glob(f"{_name(key)}.*.*")))
+    try:
+        return any(map(_memory, _folder().glob(f"{_name(key)}.*.*")))
+    except OSError:
+        return False
 
 
 def _filled(shared: Shared, fill: Callable[[Tensor], object]) -> Shared:
@@ -59,7 +67,7 @@ def _filled(shared: Shared, fill: Callable[[Tensor], object]) -> Shared:
 
 
 def _found(folder: Path, name: str, size: int) -> Shared | None:
-    for entry in folder.glob("*.*.*"):
+    for entry in folder.glob(f"{_PREFIX}*.*.*"):
         place = _memory(entry)
         if place is None:
             entry.unlink(missing_ok=True)
@@ -80,16 +88,19 @@ def _memory(entry: Path) -> Path | None:
 
 
 def _name(key: str) -> str:
-    return "skdtune-" + hashlib.sha256(key.encode()).hexdigest()[:32]
+    return _PREFIX + hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _folder() -> Path:
-    """This user's own, where the holders of memory are listed. Errors: PermissionError when
-    somebody else has made it."""
+    """This user's own, where the holders of memory are listed. Errors: OSError when there can be
+    none, or somebody else has put something in its place."""
+    if not hasattr(os, "memfd_create"):
+        raise OSError("not on Linux")
     folder = Path(tempfile.gettempdir(), f"skdtune-shared-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user: remove it")
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(f"{folder} is not this user's folder")
     return folder
 
 
@@ -101,10 +112,17 @@ def _locked(name: str) -> Iterator[Path]:
     while True:
         with path.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+            if not _is_at(path, lock.fileno()):
                 continue  # whoever had it has removed it
             try:
                 yield folder
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -115,12 +115,25 @@ def test_a_fill_that_fails_leaves_the_place_to_the_next(place):
     assert sharing.block("it", 4, lambda room: room.fill_(3)).pixels.tolist() == [3] * 4
 
 
-def test_a_folder_of_somebody_else_is_not_used(place, monkeypatch):
-    other = os.getuid() + 1
-    place.with_name(f"skdtune-shared-{other}").mkdir()
-    monkeypatch.setattr(sharing.os, "getuid", lambda: other)
-    with pytest.raises(PermissionError, match="another user"):
-        sharing.block("it", 1, lambda room: room.fill_(1))
+@pytest.mark.parametrize("trap", ["of another user", "a link", "a file"])
+def test_without_a_place_of_its_own_a_process_has_its_own_copy(place, monkeypatch, trap):
+    elsewhere = place.with_name("elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "archive.tar.gz").touch()
+    (elsewhere / "skdtune-archive.tar.gz").touch()
+    if trap == "a link":
+        place.symlink_to(elsewhere)
+    elif trap == "a file":
+        place.touch()
+    else:
+        other = os.getuid() + 1
+        elsewhere = elsewhere.rename(place.with_name(f"skdtune-shared-{other}"))
+        monkeypatch.setattr(sharing.os, "getuid", lambda: other)
+    shared = sharing.block("it", 4, lambda room: room.fill_(5))
+    assert shared.pixels.tolist() == [5] * 4
+    assert not sharing.is_held("it")
+    names = {entry.name for entry in elsewhere.iterdir()}
+    assert names == {"archive.tar.gz", "skdtune-archive.tar.gz"}
 
 
 def test_images_come_back_to_the_bit():

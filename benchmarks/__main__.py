@@ -18,6 +18,7 @@ from pathlib import Path
 PARTS = {
     "step": ["--minutes", "3"],
     "around": ["--rounds", "3"],
+    "start": [],
     "searching": [
         *("--seeds", "10", "--only"),
         *("tpe, startup 10; asha as shipped (9, 3)", "tpe, startup 10; none"),

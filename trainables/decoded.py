@@ -88,8 +88,7 @@ class Decoded:
         LOOKED_AT files of a sample)."""
         paths = [self.path(row) for row in range(self.count)]
         looked = [paths[row] for row in sample(self.count, LOOKED_AT, SAMPLED)]
-        stats = decoding.each(looked, lambda _, path: os.stat(path))
-        told = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
+        told = decoding.each(looked, lambda _, path: _age(path))
         return "\0".join([*paths, *told, str(self.shorter_side)])
 
     def _filled(self, key: str) -> memory.Shared:
@@ -104,6 +103,14 @@ class Decoded:
             decoding.each([self.path(row) for row in range(self.count)], read)
 
         return sharing.block(key, total, fill)
+
+
+def _age(path: str) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:  # whoever reads it will say so
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def fetch(place: Place, shared: memory.Shared | None, shorter_side: int) -> Tensor:

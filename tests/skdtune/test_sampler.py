@@ -58,7 +58,10 @@ def facts(sampler: OptunaSampler) -> list[tuple]:
     ]
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "random"])
+SAMPLERS = ["tpe", pytest.param("gp", marks=pytest.mark.slow), "random"]  # gp takes 20 s
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_it_suggests_as_many_trials_as_asked_and_the_baseline(tmp_path, name):
     play = player(tmp_path, trials=12, sampler={"name": name, "startup_trials": 3})
     play.run()
@@ -98,7 +101,7 @@ def test_no_more_is_suggested_than_there_is_room_for(tmp_path):
     assert sampler.suggest("c") is None
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_value_lies_in_its_distribution_and_conditional_ones_are_there_when_on(
     tmp_path, name
 ):
@@ -231,7 +234,7 @@ def test_a_sampler_rebuilt_from_records_knows_what_the_one_that_ran_knew(tmp_pat
     assert again.sampler.suggest("a") == Searcher.FINISHED
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_resumed_study_suggests_no_finished_trial_again(tmp_path, name):
     sampler = {"name": name, "seed": 3, "startup_trials": 10}
     play = player(tmp_path, trials=6, sampler=sampler)
@@ -279,7 +282,7 @@ def test_a_trial_that_ends_while_the_search_is_stopped_from_outside_is_not_told(
     assert trial.state == TrialState.RUNNING, "it has not come to its end"
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_the_same_seed_gives_the_same_first_suggestions_and_another_seed_others(tmp_path, name):
     def first(folder: str, seed: int) -> list[dict]:
         play = player(tmp_path / folder, trials=8, sampler={"name": name, "seed": seed})

@@ -63,6 +63,7 @@ def mapped(process: subprocess.Popen, name: str) -> int:
     return next(int(line.split()[1]) for line in lines[at:] if line.startswith(f"{name}:"))
 
 
+@pytest.mark.slow
 def test_processes_have_one_copy_between_them(holders):
     several = [holders() for _ in range(3)]
     assert [process.stdout.readline() for process in several] == ["has it\n"] * 3
@@ -70,6 +71,7 @@ def test_processes_have_one_copy_between_them(holders):
     assert sum(mapped(process, "Pss") for process in several) <= (8 << 10) + 2
 
 
+@pytest.mark.slow
 def test_it_outlives_who_filled_it(holders):
     first, second = holders(), None
     first.stdout.readline()
@@ -81,6 +83,7 @@ def test_it_outlives_who_filled_it(holders):
     assert shared.pixels.min() == shared.pixels.max() == 7
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_nobody_holds_it(holders, place):
     process = holders()
     process.stdout.readline()

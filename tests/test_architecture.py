@@ -233,6 +233,7 @@ def test_the_wheel_holds_the_code_and_the_spaces_and_no_tests(wheel: Path) -> No
     assert names == ours | spaces
 
 
+@pytest.mark.slow
 def test_the_wheel_reads_its_spaces_without_checkout_ray_and_mlflow(
     wheel: Path, tmp_path: Path
 ) -> None:

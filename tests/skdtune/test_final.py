@@ -95,6 +95,7 @@ def test_seeds_follow_the_configs_own_and_stay_when_more_are_asked_for(tmp_path)
     assert CONFIG["seed"] == 7
 
 
+@pytest.mark.slow
 def test_every_seed_is_scored_on_the_test_set_and_the_result_is_theirs(trained):
     study = records.load(Folder(trained))
     assert [record.status for record in study.records.values()] == ["finished"] * 2
@@ -110,6 +111,7 @@ def test_every_seed_is_scored_on_the_test_set_and_the_result_is_theirs(trained):
     assert not [name for name in study.records["seed-0"].last if name.startswith("val/")]
 
 
+@pytest.mark.slow
 def test_the_saved_weights_give_the_scores_on_record(trained):
     sets = data.build(**CONFIG["data"], final=True)
     images = sets.held_out.pixels.float() / 255
@@ -128,6 +130,7 @@ def with_models(study: Study, trained) -> Study:
     return study
 
 
+@pytest.mark.slow
 def test_seeds_differ(trained):
     weights = outcome(trained)["weights"]
     assert weights["seed-0"] != weights["seed-1"]
@@ -172,6 +175,7 @@ def test_a_model_whose_saving_was_cut_off_is_saved_again(tmp_path, name):
     assert not (tmp_path / "models" / "seed-0" / ".mlflow").exists()
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_is_said_and_the_others_count(trained, tmp_path):
     study = with_models(training(tmp_path, 2), trained)
     study.records["seed-0"].config["optim"] = {"lr": 1e30}
@@ -189,6 +193,7 @@ def test_before_a_seed_has_finished_there_is_no_result(tmp_path):
     assert final.results(training(tmp_path)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_mlflow_model_loads_without_unpickling_and_gives_the_same_logits(trained, tmp_path):
     images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -151,6 +151,7 @@ def test_images_come_back_to_the_bit():
     assert held is not None
 
 
+@pytest.mark.slow
 def test_the_trials_of_two_processes_train_on_the_same_memory(place):
     program = """
 import sys

@@ -4,33 +4,41 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 
 _CONTROL = "nvidia-cuda-mps-control"
 _PLACES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 _PATIENCE_S = 10.0
+_FIRST_USE_S = 60.0
+_USE = "import torch; torch.ones(8, device='cuda').sum().item()"
 
 
 @contextlib.contextmanager
 def serving(is_wanted: bool) -> Iterator[bool]:
     """A daemon of one's own for the processes that are started in the block; whether there is one.
 
-    None is started where one runs already (its directory is in the environment) or where the
-    driver brings none. Source: NVIDIA's documentation of the Multi-Process Service."""
-    if not is_wanted or any(place in os.environ for place in _PLACES) or not shutil.which(_CONTROL):
-        yield any(place in os.environ for place in _PLACES)
+    None is started where one runs already (its directory is in the environment; an empty name is a
+    no) or where the driver brings none; one that a process cannot use, as in a container without the host's IPC, is
+    ended again. Source: NVIDIA's documentation of the Multi-Process Service."""
+    named = [os.environ[place] for place in _PLACES if place in os.environ]
+    if named or not is_wanted or not shutil.which(_CONTROL):
+        yield any(named)
         return
     with tempfile.TemporaryDirectory(prefix="skdtune-mps-") as folder:
         os.environ.update(dict.fromkeys(_PLACES, folder))
         started = _said("-d")
         try:
-            yield started
+            if started and _is_of_use():
+                yield True
+                return
         finally:
             if started:
                 _said(words="quit\n")
             for place in _PLACES:
                 os.environ.pop(place, None)
+    yield False
 
 
 def note(is_served: bool) -> str:
@@ -41,14 +49,19 @@ def note(is_served: bool) -> str:
 
 
 def _said(*arguments: str, words: str = "") -> bool:
+    """Whether the daemon has taken the words, or the flags it is started with."""
+    return _succeeds([_CONTROL, *arguments], words, _PATIENCE_S)
+
+
+def _is_of_use() -> bool:
+    """Whether a new process gets at the GPU through it."""
+    return _succeeds([sys.executable, "-c", _USE], "", _FIRST_USE_S)
+
+
+def _succeeds(command: list[str], words: str, patience_s: float) -> bool:
     try:
         done = subprocess.run(
-            [_CONTROL, *arguments],
-            input=words,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_S,
-            check=False,
+            command, input=words, capture_output=True, text=True, timeout=patience_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -22,6 +22,11 @@ def no_daemon(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
+@pytest.fixture(autouse=True)
+def usable(monkeypatch):
+    monkeypatch.setattr(mps, "_USE", "pass")
+
+
 def stand_in(tmp_path, code: int):
     path = tmp_path / mps._CONTROL
     path.write_text(STAND_IN.format(log=tmp_path / "log", code=code))
@@ -37,6 +42,24 @@ def test_a_daemon_is_started_for_the_block_and_ended(tmp_path):
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split() for line in lines] == [["-d", folder], ["quit", folder]]
     assert not os.path.exists(folder)
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+def test_one_that_no_process_can_use_is_ended_before_anything_starts(tmp_path, monkeypatch):
+    stand_in(tmp_path, 0)
+    monkeypatch.setattr(mps, "_USE", "raise SystemExit(1)")
+    with mps.serving(True) as served:
+        assert not served
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+        lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["-d", "quit"]
+
+
+def test_an_error_in_the_block_ends_it_too(tmp_path):
+    stand_in(tmp_path, 0)
+    with pytest.raises(KeyError), mps.serving(True):
+        raise KeyError
+    assert "quit" in (tmp_path / "log").read_text()
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
@@ -64,6 +87,14 @@ def test_one_that_runs_already_is_used(tmp_path, monkeypatch):
     with mps.serving(True) as served:
         assert served
     assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == "/somewhere"
+    assert not (tmp_path / "log").exists()
+
+
+def test_an_empty_name_of_its_directory_is_a_no(tmp_path, monkeypatch):
+    stand_in(tmp_path, 0)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "")
+    with mps.serving(True) as served:
+        assert not served
     assert not (tmp_path / "log").exists()
 
 

@@ -20,8 +20,8 @@ def serving(is_wanted: bool) -> Iterator[bool]:
     """A daemon of one's own for the processes that are started in the block; whether there is one.
 
     None is started where one runs already (its directory is in the environment; an empty name is a
-    no) or where the driver brings none; one that a process cannot use, as in a container without the host's IPC, is
-    ended again. Source: NVIDIA's documentation of the Multi-Process Service."""
+    no) or where the driver brings none; one that a process cannot use, as in a container without
+    the host's IPC, is ended again. Source: NVIDIA's documentation of the Multi-Process Service."""
     named = [os.environ[place] for place in _PLACES if place in os.environ]
     if named or not is_wanted or not shutil.which(_CONTROL):
         yield any(named)

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skdtune import records
-from skdtune.records import Study
+from skdtune.records import Record, Study
 from trainables.storage import Folder
 
 FAST = [
@@ -73,6 +73,16 @@ def environment(folder: Path) -> dict[str, str]:
 
 def read_study(folder: Path, name: str) -> Study:
     return records.load(Folder(folder / "studies" / name))
+
+
+def at_once(found: Collection[Record]) -> int:
+    """How many of the trials ran at the same time, at most."""
+    changes = sorted([(r.started, 1) for r in found] + [(r.ended, -1) for r in found])
+    running = most = 0
+    for _, change in changes:
+        running += change
+        most = max(most, running)
+    return most
 
 
 def wait_for(condition, timeout_s: float, what: str) -> None:

@@ -11,7 +11,7 @@ import ray
 import yaml
 
 from skdtune import records
-from tests.programs import FAST, environment, killed_after, program, read_study, wait_for
+from tests.programs import FAST, at_once, environment, killed_after, program, read_study, wait_for
 from tests.skdtune.builders import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -98,6 +98,7 @@ def test_a_cluster_of_no_workers_grows_for_the_search_and_shrinks_after_it(
     trials = read_study(tmp_path, "zero").records.values()
     assert {trial.status for trial in trials} <= {records.FINISHED, records.STOPPED}
     assert {trial.attempts for trial in trials} == {1}
+    assert at_once(trials) == MOST_WORKERS, "the second was used too"
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     try:
         wait_for(lambda: _alive() == 1, 60, "the workers to be taken away")

@@ -11,10 +11,10 @@ search: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow"
 
-# What brings up clusters or kills programs has the machine to itself; the rest runs two at a time.
+# What starts Ray has the machine to itself; the trainings of every method run two at a time.
 test-slow: $(VENV)/.installed
-	$(RUN) -m pytest -m slow tests/cluster tests/test_*.py
-	$(RUN) -m pytest -m slow -n 2 tests/skdtune tests/trainables
+	$(RUN) -m pytest -m slow tests/cluster tests/skdtune tests/test_*.py
+	$(RUN) -m pytest -m slow -n 2 tests/trainables
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -17,7 +17,6 @@ autocast on a GPU that has it, else float32. --steps: of a round, 2 on a CPU, 50
 
 import argparse
 import multiprocessing
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -26,8 +25,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from benchmarks.step import machine
-from skdtune.provenance import versions
+from benchmarks.pages import head, spread
 from trainables import models
 from trainables.losses import cross_entropy, distillation
 from trainables.training import _dtype
@@ -137,15 +135,12 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     # vmap's batch norm takes no mixture of precisions on a CPU
     dtype = _dtype("auto", device) if device.type == "cuda" else torch.float32
+    note = (
+        f"{dtype}, batch {BATCH}, 32x32, n = {options.rounds} rounds of {options.steps} steps; "
+        f"median (least to most). Bar: fused at least {BAR} times the processes, on a GPU."
+    )
     lines = [
-        "# Fused trials, a prototype",
-        "",
-        f"`{' '.join(['python -m benchmarks.fused', *arguments])}`",
-        f"{time.strftime('%Y-%m-%d')}, {machine()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f". {dtype}, batch {BATCH}, 32x32, n = {options.rounds} rounds of {options.steps} steps; "
-        f"median (least to most). Bar: fused at least {BAR} times the processes, on a GPU.",
-        "",
+        *head("Fused trials, a prototype", "fused", arguments, note),
         "| network | K | fused, images/s | in turn | processes | fused to in turn "
         "| fused to processes |",
         "|---|---|---|---|---|---|---|",
@@ -154,10 +149,10 @@ def main(arguments: list[str]) -> None:
         print(f"{model}: fused and separate differ by {difference(model):.1e}", file=sys.stderr)
         for count in options.together:
             found = _measure(model, count, options.rounds, options.steps, device, dtype)
-            cells = [_spread(found[name], 0) for name in ("fused", "in turn", "processes")]
+            cells = [spread(found[name], 0) for name in ("fused", "in turn", "processes")]
             for rival in ("in turn", "processes"):
                 pairs = zip(found["fused"], found[rival], strict=True)
-                cells.append(_spread([mine / theirs for mine, theirs in pairs], 2))
+                cells.append(spread([mine / theirs for mine, theirs in pairs], 2))
             lines.append(f"| {model} | {count} | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
     print(text)
@@ -266,11 +261,6 @@ def _serve(pipe, model: str, seed: int, steps: int, device, dtype, threads: int)
         except EOFError:
             return
         pipe.send(run(trials, steps))
-
-
-def _spread(values: list[float], digits: int) -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -156,8 +156,7 @@ def _in_a_worker(root: Path, steps: int) -> float:
 
 
 def _page(root: Path, options: argparse.Namespace, arguments: list[str]) -> str:
-    from benchmarks.step import machine
-    from skdtune.provenance import versions
+    from benchmarks.pages import head, spread
 
     began = time.monotonic()
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
@@ -169,15 +168,12 @@ def _page(root: Path, options: argparse.Namespace, arguments: list[str]) -> str:
                 found.setdefault((kind, count), []).append(figures)
         workers.append(_in_a_worker(root, options.steps))
     data = 3 * SIDE * SIDE * options.images / 1e6
+    note = (
+        f"{options.images} images of {SIDE}x{SIDE}: {data:.0f} MB of pixels. n = {options.rounds}; "
+        "median (least to most)."
+    )
     lines = [
-        "# Memory",
-        "",
-        f"`{' '.join(['python -m benchmarks.memory', *arguments])}`",
-        f"{time.strftime('%Y-%m-%d')}, {machine()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f". {options.images} images of {SIDE}x{SIDE}: {data:.0f} MB of pixels. n = "
-        f"{options.rounds}; median (least to most).",
-        "",
+        *head("Memory", "memory", arguments, note),
         "| peak of one process | MB | ratio to plain | bar |",
         "|---|---|---|---|",
     ]
@@ -187,7 +183,7 @@ def _page(root: Path, options: argparse.Namespace, arguments: list[str]) -> str:
         ratios = [mine / theirs for mine, theirs in zip(peaks, base, strict=True)]
         met = "met" if statistics.median(ratios) <= 1.05 else "missed"
         bar = f"1.05: {met}" if name != "plain" else ""
-        lines.append(f"| {name} | {_spread(peaks, 0)} | {_spread(ratios, 3)} | {bar} |")
+        lines.append(f"| {name} | {spread(peaks, 0)} | {spread(ratios, 3)} | {bar} |")
     lines += [
         "",
         "| K together | plain, MB | trials, MB | ratio | images that trials share, MB |",
@@ -200,14 +196,9 @@ def _page(root: Path, options: argparse.Namespace, arguments: list[str]) -> str:
             [row[2] for row in found["trial", count]],
         )
         ratios = [mine / theirs for mine, theirs in zip(trials, plains, strict=True)]
-        cells = (_spread(plains, 0), _spread(trials, 0), _spread(ratios, 3), _spread(shared, 0))
+        cells = (spread(plains, 0), spread(trials, 0), spread(ratios, 3), spread(shared, 0))
         lines.append(f"| {count} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"{time.monotonic() - began:.0f} s in all."]) + "\n"
-
-
-def _spread(values: list[float], digits: int) -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _make_images(root: Path, count: int) -> None:

@@ -9,15 +9,12 @@ of the same round. On a CPU the processes share its threads.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.step import machine
-from skdtune.provenance import versions
+from benchmarks.pages import head, spread
 from trainables import calibration
 from trainables.calibration import Load
 
@@ -31,14 +28,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    note = f"n = {options.rounds}; median (least to most)."
     lines = [
-        "# Several trials on one device",
-        "",
-        f"`{' '.join(['python -m benchmarks.sharing', *arguments])}`",
-        f"{time.strftime('%Y-%m-%d')}, {machine()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f". n = {options.rounds}; median (least to most).",
-        "",
+        *head("Several trials on one device", "sharing", arguments, note),
         "| network | trials | images/s in sum | ratio to one | memory of all, GiB |",
         "|---|---|---|---|---|",
     ]
@@ -52,7 +44,7 @@ def main(arguments: list[str]) -> None:
                 speeds = [load.images_per_s for load in loads]
                 ratios = [mine / one for mine, one in zip(speeds, ones, strict=True)]
                 memory = [load.memory_gib for load in loads]
-                cells = [_spread(speeds, 0), _spread(ratios, 2), _spread(memory, 1)]
+                cells = [spread(speeds, 0), spread(ratios, 2), spread(memory, 1)]
             lines.append(f"| {model} | {loads[0].trials} | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
     print(text)
@@ -70,11 +62,6 @@ def _measure(model: str, options: argparse.Namespace, device: torch.device) -> l
     }
     wanted = (config, 100, (3, 32, 32), device)
     return calibration.measure(*wanted, together=options.together, seconds=options.seconds)
-
-
-def _spread(values: list[float], digits: int) -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 if __name__ == "__main__":

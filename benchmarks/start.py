@@ -12,7 +12,6 @@ alone take, in a process that does nothing else.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,28 +41,20 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(_child(float(options.child[0]), options.child[1])))
         return
     rounds = [_round() for _ in range(options.rounds + 1)][1:]
-    from benchmarks.step import machine
-    from skdtune.provenance import versions
+    from benchmarks.pages import head, spread  # not in the child, whose imports are measured
 
+    note = f"n = {options.rounds}; median (least to most)."
     lines = [
-        "# From the command to the first step",
-        "",
-        f"`{' '.join(['python -m benchmarks.start', *arguments])}`",
-        f"{time.strftime('%Y-%m-%d')}, {machine()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f". n = {options.rounds}; median (least to most).",
-        "",
+        *head("From the command to the first step", "start", arguments, note),
         "| part | s |",
         "|---|---|",
     ]
     for name, seconds in zip((*PARTS, "in all"), zip(*rounds, strict=True), strict=True):
-        middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
-        lines.append(f"| {name} | {middle:.2f} ({low:.2f} to {high:.2f}) |")
+        lines.append(f"| {name} | {spread(seconds, 2)} |")
     lines += ["", "| imports alone, of | s |", "|---|---|"]
     for module in ("torch", "trainables.classifier", "skdtune.search"):
         seconds = [_import(module) for _ in range(options.rounds)]
-        middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
-        lines.append(f"| `{module}` | {middle:.2f} ({low:.2f} to {high:.2f}) |")
+        lines.append(f"| `{module}` | {spread(seconds, 2)} |")
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:

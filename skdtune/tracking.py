@@ -146,7 +146,7 @@ class Mirror:
         """An artifact, where the run is known to keep them: MLflow's client would ask again."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             get_artifact_repository(child.artifacts, self.uri).log_artifact(str(path))
 
     def _close(self) -> None:

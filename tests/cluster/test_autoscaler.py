@@ -17,6 +17,7 @@ from tests.skdtune.builders import free_port
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 MOST_WORKERS = 2
+EPOCHS = 200  # a trial lasts until the second node is there
 
 
 @pytest.fixture
@@ -85,11 +86,10 @@ def test_a_cluster_of_no_workers_grows_for_the_search_and_shrinks_after_it(
         "search",
         *FAST,
         "--trials=4",
-        "--epochs=6",
-        "--name",
-        "zero",
-        "--address",
-        address,
+        f"--epochs={EPOCHS}",
+        "--set=search.scheduler={name: none}",
+        "--name=zero",
+        f"--address={address}",
         folder=tmp_path,
         timeout_s=250,
     )

@@ -11,10 +11,12 @@ search: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow"
 
-# What starts Ray has the machine to itself; the trainings of every method run two at a time.
+# What starts Ray has the machine to itself; the trainings of every method and an install run two at
+# a time.
+INSTALL := tests/cluster/test_install.py
 test-slow: $(VENV)/.installed
-	$(RUN) -m pytest -m slow tests/cluster tests/skdtune tests/test_*.py
-	$(RUN) -m pytest -m slow -n 2 tests/trainables
+	$(RUN) -m pytest -m slow --ignore=$(INSTALL) tests/cluster tests/skdtune tests/test_*.py
+	$(RUN) -m pytest -m slow -n 2 $(INSTALL) tests/trainables
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -171,7 +171,7 @@ def test_real_images_on_resnet20(tmp_path: Path):
         "--set=trial.data.name=imagefolder",
         f"--set=trial.data.root={images}",
         "--set=trial.model.name=resnet20",
-        "--trials=4",
+        "--trials=2",
         "--epochs=3",
         "--name=real",
         folder=tmp_path,
@@ -179,9 +179,9 @@ def test_real_images_on_resnet20(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     board = json.loads(program("leaderboard", "real", "--format=json", folder=tmp_path).stdout)
-    assert len(board["trials"]) == 5
+    assert len(board["trials"]) == 3
     assert board["baseline"] is not None
-    assert len(runs_of(tmp_path, "real")) == 6
+    assert len(runs_of(tmp_path, "real")) == 4
     assert program("export", "real", folder=tmp_path).returncode == 0
     trained = program("train", "best.yaml", "--seeds=2", folder=tmp_path, timeout_s=300)
     assert trained.returncode == 0, trained.stdout + trained.stderr

@@ -3,6 +3,7 @@ go."""
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
@@ -33,7 +34,9 @@ class Growth:
 
 class Slots:
     """How many trials may run at once, at most `wanted`: as many as fit on the nodes of the
-    moment, or on those that the autoscaler would add for them."""
+    moment, or on those that the autoscaler would add for them.
+
+    follow: tells the nodes of the moment, where they come and go."""
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class Slots:
         nodes: list[Node],
         wanted: int | None = None,
         growth: Growth | None = None,
-        follow: bool = False,
+        follow: Callable[[], list[Node]] | None = None,
     ):
         self.asked, self.wanted, self.growth = asked, wanted, growth
         self._follow = follow
@@ -51,12 +54,12 @@ class Slots:
     @property
     def most(self) -> int | None:
         """A bound that holds whatever nodes come; None when there is none."""
-        return self.wanted if self._follow else self._count
+        return self._count if self._follow is None else self.wanted
 
     def now(self) -> int:
         """Looks at Ray's nodes every other second, where they can change."""
-        if self._follow and time.monotonic() - self._looked > _LOOK_EVERY_S:
-            self._count = self._counted(offered())
+        if self._follow is not None and time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._count = self._counted(self._follow())
             self._looked = time.monotonic()
         return self._count
 
@@ -72,11 +75,15 @@ class Slots:
 def offered() -> list[Node]:
     """CPUs and GPUs of each node: of the cluster once connected, of this machine before."""
     if ray.is_initialized():
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [{"cpu": node.get("CPU", 0), "gpu": node.get("GPU", 0)} for node in nodes]
+        return [of(node) for node in ray.nodes() if node["Alive"]]
     import torch
 
     return [{"cpu": float(os.cpu_count() or 1), "gpu": float(torch.cuda.device_count())}]
+
+
+def of(node: dict) -> Node:
+    """What one of Ray's nodes has."""
+    return {kind.lower(): node["Resources"].get(kind, 0) for kind in ("CPU", "GPU")}
 
 
 def room(asked: Resources, node: Node) -> int:

@@ -21,7 +21,9 @@ def show(request: Request, address: str, console: Console) -> None:
     if address != cluster.LOCAL:
         cluster.connect(address)
     wanted = request.options["concurrency"]
-    resources, slots, note = nodes.prepare(space, request.folder, facts, address, wanted)
+    resources, slots, note = nodes.prepare(
+        space, request.folder, facts, address, wanted, console.print, wait=False
+    )
     study = request.old or Study("", "search", space.document, space.name)
     if request.old is None:
         add_references(study, space)

@@ -3,24 +3,23 @@ the GPU."""
 
 import contextlib
 import time
-import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from skdtune import capacity, cluster, preflight, provenance, signals
+from skdtune import capacity, cluster, signals
 from skdtune.capacity import Slots
 from skdtune.errors import ConfigError
+from skdtune.inspection import Inspection
+from skdtune.newcomers import Newcomers
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
 from trainables.storage import Folder
 
 _LISTEN_S = 0.5
 _PATIENCE_S = 600.0  # a node may have a data set to download
-_DECISIVE = ("python", "torch", "torchvision", "ray")  # our own packages are shipped
-_NOTE = "written by "
 
 
 def prepare(
@@ -29,55 +28,29 @@ def prepare(
     facts: dict[str, Any],
     address: str,
     wanted: int | None,
-    say: Callable[[str], Any] | None = None,
+    say: Callable[[str], Any],
+    wait: bool = True,
 ) -> tuple[Resources, Slots, str]:
     """What a trial takes, how many run at once, and a line to print when a trial takes less than
     it asked for; on a cluster once its nodes have been looked at.
 
-    say: prints a line, before a node is waited for; None not to wait. Errors: ConfigError when no
-    trial can run, or not on all nodes that it would be sent to."""
+    say: prints a line, before a node is waited for and when one that joins later is left out.
+    wait: for a node, when there is none yet. Errors: ConfigError when no trial can run, or not on
+    all nodes that it would be sent to."""
     if address == cluster.LOCAL:
         offer = capacity.offered()
         asked, note = capacity.fitted(space.resources, offer, address)
         return asked, Slots(asked, offer, wanted), note
     growth = capacity.growth()
     asked, note = capacity.fitted(space.resources, capacity.offered(), address, growth)
-    if say is not None:
+    if wait:
         _wait_for_room(asked, say)
     config = space.config(space.first_values(space.first_trials()[0]))
-    _check(config, facts["fingerprint"], folder, asked)
-    return asked, Slots(asked, capacity.offered(), wanted, growth, follow=True), note
-
-
-def look(config: dict, place: str, note: str, wants_gpu: bool) -> dict[str, Any]:
-    """What one node sees; runs there. Returns its versions, the fingerprint of its images, and
-    what it cannot do."""
-    import torch
-
-    problems = []
-    folder = Folder(place)
-    try:
-        if folder.read(f"{note}/driver") != note.encode():
-            raise OSError("it holds something else")
-        own = f"{note}/{ray.get_runtime_context().get_node_id()}"
-        folder.write(own, (_NOTE + note).encode())
-    except (OSError, ValueError) as error:
-        problems.append(
-            f"does not see --storage {place} as this machine does ({error}): "
-            "name a folder that all nodes share, or a URI"
-        )
-    fingerprint = None
-    try:
-        fingerprint = preflight.load_data(config).fingerprint()
-    except ConfigError as error:
-        problems += [f"{error.source}: {problem}" for problem in error.problems]
-    if wants_gpu and not torch.cuda.is_available():
-        problems.append("Ray counts a GPU there, but PyTorch finds none: see to its driver")
-    return {
-        "versions": provenance.versions(),
-        "fingerprint": fingerprint,
-        "problems": problems,
-    }
+    inspect = partial(Inspection, config, facts["fingerprint"], folder, asked)
+    nodes = [n for n in ray.nodes() if n["Alive"] and capacity.room(asked, capacity.of(n))]
+    _check(inspect, folder, nodes)
+    newcomers = Newcomers(inspect, asked, {node["NodeID"] for node in nodes}, say)
+    return asked, Slots(asked, capacity.offered(), wanted, growth, newcomers.usable), note
 
 
 def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:
@@ -94,87 +67,35 @@ def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:
         signals.check()
 
 
-def _check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> None:
+def _check(inspect: Callable[[], Inspection], folder: Folder, nodes: list[dict]) -> None:
     """Looks at every node that trials would run on.
 
-    config: of a trial. fingerprint: of the images as this machine has them. folder: of the study;
-    it is written to and left as it was. Errors: ConfigError that names the nodes, what is wrong
-    with each, and the mend."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and _has_room(asked, node)]
+    folder: of the study; it is written to and left as it was. Errors: ConfigError that names the
+    nodes, what is wrong with each, and the mend."""
     was_there = folder.exists()
-    note = f".nodes-{uuid.uuid4().hex}"
+    inspection = None
     try:
-        folder.write(f"{note}/driver", note.encode())
-        problems = _asked(nodes, config, fingerprint, folder, note, asked.gpu > 0)
+        inspection = inspect()
+        inspection.begin(nodes)
+        answers = []
+        while inspection.asked and time.monotonic() - inspection.began < _PATIENCE_S:
+            answers += inspection.answers(_LISTEN_S)
+            signals.check()
+        late = [f"did not answer for {_PATIENCE_S:.0f} s"]
+        answers += [(node, late) for node in inspection.asked.values()]
     except OSError as error:
         raise ConfigError("--storage", [f"{folder.uri} cannot be written: {error}"]) from None
     finally:
-        folder.delete(note)
+        if inspection is not None:
+            inspection.close()
         if folder.local is not None and not was_there:
             with contextlib.suppress(OSError):  # a study has come into it
                 folder.local.rmdir()
+    problems = [
+        f"{node['NodeManagerAddress']}: {problem}" for node, found in answers for problem in found
+    ]
     if problems:
         raise ConfigError("the cluster's nodes", problems)
-
-
-def _asked(
-    nodes: list[dict], config: dict, fingerprint: str, folder: Folder, note: str, wants_gpu: bool
-) -> list[str]:
-    """Asks all nodes at once; a line for each thing that is wrong."""
-    # once a process: it ends behind it, with the images that it loaded
-    once = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(look)
-    tasks = {}
-    for node in nodes:
-        there = once.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        )
-        tasks[there.remote(config, folder.uri, note, wants_gpu)] = node
-    end = time.monotonic() + _PATIENCE_S
-    waiting = list(tasks)
-    while waiting and time.monotonic() < end:
-        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LISTEN_S)
-        signals.check()
-    problems = []
-    for task, node in tasks.items():
-        if task in waiting:
-            found = [f"did not answer for {_PATIENCE_S:.0f} s"]
-        else:
-            found = _wrong(task, node, fingerprint, folder, note)
-        problems += [f"{node['NodeManagerAddress']}: {problem}" for problem in found]
-    return problems
-
-
-def _wrong(
-    task: ray.ObjectRef, node: dict, fingerprint: str, folder: Folder, note: str
-) -> list[str]:
-    try:
-        answer = ray.get(task)
-    except ray.exceptions.RayError as error:
-        return [f"cannot run our code: {str(error).strip().splitlines()[-1]}"]
-    found = list(answer["problems"])
-    here = provenance.versions()
-    for package in _DECISIVE:
-        if answer["versions"][package] != here[package]:
-            found.append(
-                f"{package} is {answer['versions'][package]}, {here[package]} on this machine: "
-                "install the same requirements.lock on both"
-            )
-    if answer["fingerprint"] not in (None, fingerprint):
-        found.append("its images or labels are not those that this machine has")
-    if not found:
-        try:
-            folder.read(f"{note}/{node['NodeID']}")
-        except OSError:
-            found.append(
-                f"what it writes to --storage {folder.uri} does not arrive here: "
-                "name a folder that all nodes share, or a URI"
-            )
-    return found
-
-
-def _has_room(asked: Resources, node: dict) -> bool:
-    has = node["Resources"]
-    return capacity.room(asked, {"cpu": has.get("CPU", 0), "gpu": has.get("GPU", 0)}) > 0
 
 
 def _nothing() -> None:

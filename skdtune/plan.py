@@ -83,8 +83,15 @@ class Plan:
             "threads": max(1, ceil(self.resources.cpu)),
             "device": "cuda" if self.resources.gpu else "cpu",
             "session": self.session,
+            "images": self._fingerprint(record),
         }
         return {"trial": teachers.equipped(record.config, self.study.folder), "run": run}
+
+    def _fingerprint(self, record: Record) -> str | None:
+        """Of the images that the trial trains on, which is known for those of the first trial."""
+        first = next(iter(self.study.records.values())).config["data"]
+        same = {**first, "batch_size": 0} == {**record.config["data"], "batch_size": 0}
+        return self.study.data.get("fingerprint") if same else None
 
 
 def is_beside(record: Record) -> bool:

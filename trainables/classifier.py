@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import socket
+import time
 import traceback
 from collections.abc import Iterator
 
@@ -15,30 +16,41 @@ from ray import tune
 
 from trainables import metrics
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.sources import DataError
 from trainables.storage import Folder
 from trainables.training import Diverged, Training
 
 OUTCOME = "outcome"  # how a trial ended: one of the three below
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
-# What another attempt in a fresh process may mend; Tune retries it. Anything else would fail again.
-_PASSING = (OSError, ray.exceptions.RayError, getattr(torch, "AcceleratorError", OSError))
-
-
+# What another attempt may mend, in a fresh process or on another node; Tune retries it. Anything
+# else would fail again.
+_PASSING = (
+    OSError,
+    DataError,
+    ray.exceptions.RayError,
+    getattr(torch, "AcceleratorError", OSError),
+)
 _MOST_RETRIES = 3  # of one and the same epoch
 _ATTEMPT = "attempt.json"
+_NODE_PAUSE_S = 5.0  # so long a trial that does not fit its node keeps the next one from it
 
 
 class KeepsFailing(RuntimeError):
     """A trial failed, time after time, before it had finished one more epoch."""
 
 
+class UnfitNode(OSError):
+    """The trial must not run on this machine, which is not as the others are."""
+
+
 class ClassifierTrial(tune.Trainable):
     """Trains one config; an epoch a step.
 
     The config Tune hands over is `{"trial": the config, "run": {"key", "study", "after",
-    "threads", "device", "session"}}`: the trial's key, the study's folder, the last epoch the
-    study has on record, CPU threads, `cpu` or `cuda`, and which run of the study this is. It looks
+    "threads", "device", "session", "images"}}`: the trial's key, the study's folder, the last epoch
+    the study has on record, CPU threads, `cpu` or `cuda`, which run of the study this is, and the
+    fingerprint of the images that it trains on (None: any). It looks
     for its own checkpoints, so a retry, a resumed study and a lost node are all one path, and
     reports each epoch that the record lacks without training it again. The process is reused:
     every trial builds all it needs afresh, and only the image set stays."""
@@ -63,6 +75,8 @@ class ClassifierTrial(tune.Trainable):
             return self._end(FAILED, f"out of memory: {_one_line(error)}; {hint}")
         except _PASSING as error:
             self._note_attempt(error=_one_line(error))
+            if isinstance(error, UnfitNode | DataError):
+                time.sleep(_NODE_PAUSE_S)
             raise
         except Exception as error:  # noqa: BLE001 - a bug in a method ends its trial, not the search
             return self._end(FAILED, _one_line(error), traceback.format_exc())
@@ -87,7 +101,10 @@ class ClassifierTrial(tune.Trainable):
         all."""
         if self.reports is None:
             torch.set_num_threads(self.run["threads"])
-            folder = Folder(self.run["study"]).folder(f"{CHECKPOINTS}/{self.run['key']}")
+            study = Folder(self.run["study"])
+            if not study.exists():
+                raise UnfitNode(f"{study.uri}, the study, is not seen on {socket.gethostname()}")
+            folder = study.folder(f"{CHECKPOINTS}/{self.run['key']}")
             self.checkpoints = Checkpoints(folder, self.run["key"])
             self._count_attempt()
             self.reports = self._epochs()
@@ -98,8 +115,11 @@ class ClassifierTrial(tune.Trainable):
         return self.last
 
     def _epochs(self) -> Iterator[dict]:
-        device = torch.device(self.run["device"])
-        return Training(**self.trial, device=device).epochs(self.checkpoints)
+        training = Training(**self.trial, device=torch.device(self.run["device"]))
+        wanted = self.run["images"]
+        if wanted is not None and training.sets.fingerprint() != wanted:
+            raise UnfitNode(f"the images or labels on {socket.gethostname()} are not the study's")
+        return training.epochs(self.checkpoints)
 
     def _count_attempt(self) -> None:
         """Notes that the trial starts from this epoch, so that one whose process dies again and
@@ -119,6 +139,8 @@ class ClassifierTrial(tune.Trainable):
         self._note_attempt()
 
     def _note_attempt(self, **more: str) -> None:
+        if self.checkpoints is None:
+            return
         with contextlib.suppress(OSError):  # where nothing can be written, checkpoints say so
             content = json.dumps({**self.attempt, **more})
             self.checkpoints.folder.write(_ATTEMPT, content.encode())

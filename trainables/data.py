@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,7 +32,8 @@ class Sets:
 
     mean, std: [C], of the training images in [0, 1], on the device of the training. classes: their
     names, in the order of the labels. loader: makes the batches of images that are files, those of
-    train numbered before those of held_out; None for pixels in memory."""
+    train numbered before those of held_out; None for pixels in memory. digest: the fingerprint
+    once it was asked for."""
 
     train: Images | Files
     held_out: Images | Files
@@ -41,6 +42,7 @@ class Sets:
     std: Tensor
     batch_size: int
     loader: Loader | None = None
+    digest: list[str] = field(default_factory=list)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -48,13 +50,16 @@ class Sets:
         return self.train.image_shape
 
     def fingerprint(self) -> str:
-        """A digest of the images and labels (of files see `Files.identity`), so that a resumed
-        study can tell a changed data set. Errors: DataError for files that are gone."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.held_out):
-            for words in part.identity():
-                digest.update(words)
-        return digest.hexdigest()[:16]
+        """A digest of the images and labels as they were loaded (of files see `Files.identity`), so
+        that a resumed study and another machine can tell a changed data set. Errors: DataError for
+        files that are gone."""
+        if not self.digest:
+            digest = hashlib.sha256()
+            for part in (self.train, self.held_out):
+                for words in part.identity():
+                    digest.update(words)
+            self.digest.append(digest.hexdigest()[:16])
+        return self.digest[0]
 
     def close(self) -> None:
         """Ends the processes that make batches."""

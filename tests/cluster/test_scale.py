@@ -38,7 +38,7 @@ def searched(folder: Path, count: int) -> list[Record]:
         wanted = build_space(trials=count * TRIALS_A_NODE - 1, scheduler={"name": "none"})
         study = new_study(folder, wanted)
         offered = capacity.offered()
-        slots = Slots(ASKED, offered, follow=True)
+        slots = Slots(ASKED, offered, follow=capacity.offered)
         assert slots.now() == count
         writer = Writer(study)
         console = Console(file=io.StringIO())

@@ -1,10 +1,13 @@
 """What is wrong with a node, from what it answers; a node that is asked, in a Ray of one node."""
 
+from functools import partial
+
 import pytest
 import ray
 
-from skdtune import cluster, nodes, provenance
+from skdtune import cluster, inspection, nodes, preflight, provenance
 from skdtune.errors import ConfigError
+from skdtune.inspection import Inspection
 from skdtune.settings import Resources
 from tests.skdtune.builders import build_space
 from trainables.storage import Folder
@@ -17,8 +20,8 @@ def found(monkeypatch, folder: Folder, arrived: bool = True, **answer) -> list[s
     if arrived:
         folder.write("note/ab12", b"there")
     whole = {"versions": provenance.versions(), "fingerprint": "same", "problems": []} | answer
-    monkeypatch.setattr(nodes.ray, "get", lambda task: whole)
-    return nodes._wrong(None, NODE, "same", folder, "note")
+    monkeypatch.setattr(inspection.ray, "get", lambda task: whole)
+    return inspection._wrong(None, NODE, "same", folder, "note")
 
 
 @pytest.fixture
@@ -62,8 +65,8 @@ def test_a_node_whose_process_dies_is_named(monkeypatch, folder):
     def get(task):
         raise ray.exceptions.WorkerCrashedError
 
-    monkeypatch.setattr(nodes.ray, "get", get)
-    (problem,) = nodes._wrong(None, NODE, "same", folder, "note")
+    monkeypatch.setattr(inspection.ray, "get", get)
+    (problem,) = inspection._wrong(None, NODE, "same", folder, "note")
     assert problem.startswith("cannot run our code")
 
 
@@ -74,6 +77,10 @@ def one_node():
     ray.shutdown()
 
 
+def check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> None:
+    nodes._check(partial(Inspection, config, fingerprint, folder, asked), folder, ray.nodes())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_node")
 def test_a_node_is_asked_and_leaves_the_storage_as_it_was(tmp_path):
@@ -81,17 +88,17 @@ def test_a_node_is_asked_and_leaves_the_storage_as_it_was(tmp_path):
     config = space.config(space.first_values(space.first_trials()[0]))
     folder = Folder(tmp_path / "studies" / "study")
     with pytest.raises(ConfigError) as caught:
-        nodes._check(config, "other images", folder, Resources(cpu=1))
+        check(config, "other images", folder, Resources(cpu=1))
     assert "images or labels" in str(caught.value)
     assert not folder.exists()
     folder.write("study.json", b"{}")
-    facts = {"fingerprint": nodes.preflight.load_data(config).fingerprint()}
-    asked, slots, note = nodes.prepare(space, folder, facts, "auto", None)
+    facts = {"fingerprint": preflight.load_data(config).fingerprint()}
+    asked, slots, note = nodes.prepare(space, folder, facts, "auto", None, print)
     assert (asked, slots.now(), note) == (space.resources, 1, "")
     assert [path.name for path in (tmp_path / "studies" / "study").iterdir()] == ["study.json"]
     missing = {**config, "data": {"name": "imagefolder", "root": str(tmp_path / "nowhere")}}
     with pytest.raises(ConfigError, match="nowhere"):
-        nodes._check(missing, "", folder, Resources(cpu=1))
+        check(missing, "", folder, Resources(cpu=1))
 
 
 @pytest.mark.slow
@@ -99,17 +106,17 @@ def test_a_node_is_asked_and_leaves_the_storage_as_it_was(tmp_path):
 def test_a_gpu_that_only_ray_believes_in_is_named(tmp_path):
     space = build_space()
     config = space.config(space.first_values(space.first_trials()[0]))
-    fingerprint = nodes.preflight.load_data(config).fingerprint()
+    fingerprint = preflight.load_data(config).fingerprint()
     ray.shutdown()
     ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
     with pytest.raises(ConfigError, match="PyTorch finds none") as caught:
-        nodes._check(config, fingerprint, Folder(tmp_path), Resources(cpu=1, gpu=0.5))
+        check(config, fingerprint, Folder(tmp_path), Resources(cpu=1, gpu=0.5))
     assert ray.util.get_node_ip_address() in str(caught.value)
 
 
 def test_a_ray_of_ones_own_is_not_asked(tmp_path):
     space = build_space()
     folder = Folder(tmp_path / "study")
-    _, slots, _ = nodes.prepare(space, folder, {}, cluster.LOCAL, 1)
+    _, slots, _ = nodes.prepare(space, folder, {}, cluster.LOCAL, 1, print)
     assert slots.now() == 1
     assert not folder.exists()

@@ -100,6 +100,7 @@ def test_a_plan_is_done_when_all_have_started(tmp_path):
 def test_what_a_trial_is_told(tmp_path):
     wanted = build_space()
     study = new_study(tmp_path / "a study", wanted)
+    study.data = {"fingerprint": "all alike"}
     plan = Plan(study, wanted, Resources(cpu=2.5, gpu=0.5))
     default, baseline = study.records.values()
     end(default, records.INTERRUPTED, curve(0)[:2])
@@ -116,8 +117,13 @@ def test_what_a_trial_is_told(tmp_path):
         "after": 2,
         "threads": 3,
         "device": "cuda",
+        "images": "all alike",
     }
     assert plan.trial_config(baseline)["run"]["beside"] is True
+    baseline.config["data"] = {**baseline.config["data"], "batch_size": 16}
+    assert plan.trial_config(baseline)["run"]["images"] == "all alike"
+    baseline.config["data"] = {**baseline.config["data"], "images": 128}
+    assert plan.trial_config(baseline)["run"]["images"] is None
 
 
 def test_a_new_trial_has_its_values_in_its_config_and_leaves_the_space_as_it_was(tmp_path):

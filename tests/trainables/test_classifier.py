@@ -12,7 +12,15 @@ import torch
 from tests.trainables.tiny import config, repeated, same
 from trainables import classifier, sources
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
-from trainables.classifier import DIVERGED, FAILED, FINISHED, OUTCOME, ClassifierTrial
+from trainables.classifier import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    OUTCOME,
+    ClassifierTrial,
+    UnfitNode,
+)
+from trainables.sources import DataError
 from trainables.storage import Folder
 from trainables.training import Training
 
@@ -25,6 +33,7 @@ def given(study, trial=None, key="k1", after=0, session="s1") -> dict:
         "threads": 1,
         "session": session,
         "device": "cpu",
+        "images": None,
     }
     return {"trial": trial or config(), "run": run}
 
@@ -49,6 +58,7 @@ def _quick_collection():
 def start(monkeypatch, tmp_path):
     """Starts a trainable as Ray does and stops it after the test."""
     monkeypatch.setattr(trainable_module, "DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    monkeypatch.setattr(classifier, "_NODE_PAUSE_S", 0.0)
     started = []
 
     def start(run: dict) -> ClassifierTrial:
@@ -146,6 +156,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(start, trained,
 
 
 def test_a_reused_process_starts_clean(start, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
     other = config(method={"name": "cross_entropy"}, optim={"lr": 0.5}, seed=4)
     trainable = start(given(tmp_path / "one", other, key="before"))
     trainable.train()
@@ -192,11 +204,29 @@ def test_a_diverged_trial_ends_with_its_outcome(start, tmp_path):
 
 
 def test_the_user_s_mistake_ends_its_trial_with_the_message(start, tmp_path):
-    trial = config(data={"name": "imagefolder", "root": str(tmp_path / "missing")})
-    (result,) = steps(start(given(tmp_path, trial)))
+    (result,) = steps(start(given(tmp_path, config(model={"name": "resnet0"}))))
     assert result[OUTCOME] == FAILED
-    assert result["error"].startswith(f"DataError: {tmp_path}/missing: no such folder")
+    assert result["error"].startswith("KeyError: 'resnet0'")
     assert "Traceback" in result["details"]
+
+
+def test_a_node_without_the_images_or_with_others_is_left_to_another_attempt(start, tmp_path):
+    missing = config(data={"name": "imagefolder", "root": str(tmp_path / "missing")})
+    with pytest.raises(DataError, match="missing: no such folder"):
+        start(given(tmp_path, missing)).train()
+    run = given(tmp_path, key="k2")
+    run["run"]["images"] = "of the study"
+    with pytest.raises(UnfitNode, match=r"images or labels on .* are not the study's"):
+        start(run).train()
+    run["run"]["images"] = Training(**config()).sets.fingerprint()
+    assert steps(start(run))[-1][OUTCOME] == FINISHED
+
+
+def test_a_node_that_does_not_see_the_study_is_left_and_nothing_written_there(start, tmp_path):
+    for _ in range(2):
+        with pytest.raises(UnfitNode, match="elsewhere, the study, is not seen on "):
+            start(given(tmp_path / "elsewhere")).train()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError])

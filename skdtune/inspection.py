@@ -1,0 +1,127 @@
+"""What a node of the cluster sees: versions, storage, images, GPU; and what of it is wrong."""
+
+import contextlib
+import time
+import uuid
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from skdtune import preflight, provenance
+from skdtune.errors import ConfigError
+from skdtune.settings import Resources
+from trainables.storage import Folder
+
+_DECISIVE = ("python", "torch", "torchvision", "ray")  # our own packages are shipped
+_NOTE = "written by "
+
+
+class Inspection:
+    """Asks nodes whether they can run the trials. The note that they read and answer is in the
+    study's folder until the inspection is closed or gone.
+
+    config: of a trial. fingerprint: of the images as this machine has them. Errors: OSError when
+    the folder cannot be written."""
+
+    def __init__(self, config: dict, fingerprint: str, folder: Folder, asked: Resources):
+        self.config, self.fingerprint, self.folder = config, fingerprint, folder
+        self.wants_gpu = asked.gpu > 0
+        self.note = f".nodes-{uuid.uuid4().hex}"
+        self.asked: dict[ray.ObjectRef, dict] = {}  # what has not answered yet, with its node
+        self.began = time.monotonic()
+        self.close = weakref.finalize(self, _delete, folder, self.note)  # also when we end early
+        folder.write(f"{self.note}/driver", self.note.encode())
+
+    def begin(self, nodes: Iterable[dict]) -> None:
+        """Asks these of Ray's nodes, all at once."""
+        # once a process: it ends behind it, with the images that it loaded
+        once = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(look)
+        for node in nodes:
+            there = once.options(scheduling_strategy=on(node))
+            task = there.remote(self.config, self.folder.uri, self.note, self.wants_gpu)
+            self.asked[task] = node
+
+    def answers(self, patience_s: float) -> list[tuple[dict, list[str]]]:
+        """Nodes that have answered since, each with what is wrong there; waits for the rest of
+        them at most so long."""
+        if not self.asked:
+            return []
+        tasks = list(self.asked)
+        done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=patience_s)
+        found = []
+        for task in done:
+            node = self.asked.pop(task)
+            found.append((node, _wrong(task, node, self.fingerprint, self.folder, self.note)))
+        return found
+
+
+def _delete(folder: Folder, note: str) -> None:
+    with contextlib.suppress(OSError):  # out of reach: a hidden file stays
+        folder.delete(note)
+
+
+def on(node: dict) -> NodeAffinitySchedulingStrategy:
+    """To run on this of Ray's nodes and on no other."""
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+
+
+def look(config: dict, place: str, note: str, wants_gpu: bool) -> dict[str, Any]:
+    """What one node sees; runs there. Returns its versions, the fingerprint of its images, and
+    what it cannot do."""
+    import torch
+
+    problems = []
+    folder = Folder(place)
+    try:
+        if folder.read(f"{note}/driver") != note.encode():
+            raise OSError("it holds something else")
+        own = f"{note}/{ray.get_runtime_context().get_node_id()}"
+        folder.write(own, (_NOTE + note).encode())
+    except (OSError, ValueError) as error:
+        problems.append(
+            f"does not see --storage {place} as this machine does ({error}): "
+            "name a folder that all nodes share, or a URI"
+        )
+    fingerprint = None
+    try:
+        fingerprint = preflight.load_data(config).fingerprint()
+    except ConfigError as error:
+        problems += [f"{error.source}: {problem}" for problem in error.problems]
+    if wants_gpu and not torch.cuda.is_available():
+        problems.append("Ray counts a GPU there, but PyTorch finds none: see to its driver")
+    return {
+        "versions": provenance.versions(),
+        "fingerprint": fingerprint,
+        "problems": problems,
+    }
+
+
+def _wrong(
+    task: ray.ObjectRef, node: dict, fingerprint: str, folder: Folder, note: str
+) -> list[str]:
+    try:
+        answer = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return [f"cannot run our code: {str(error).strip().splitlines()[-1]}"]
+    found = list(answer["problems"])
+    here = provenance.versions()
+    for package in _DECISIVE:
+        if answer["versions"][package] != here[package]:
+            found.append(
+                f"{package} is {answer['versions'][package]}, {here[package]} on this machine: "
+                "install the same requirements.lock on both"
+            )
+    if answer["fingerprint"] not in (None, fingerprint):
+        found.append("its images or labels are not those that this machine has")
+    if not found:
+        try:
+            folder.read(f"{note}/{node['NodeID']}")
+        except OSError:
+            found.append(
+                f"what it writes to --storage {folder.uri} does not arrive here: "
+                "name a folder that all nodes share, or a URI"
+            )
+    return found

@@ -284,7 +284,9 @@ def _plot(path: Path, table: Table, budget: int, found: dict[str, list[Played]])
         regret = [best - statistics.median(one.score_at(epochs) for one in played) for epochs in at]
         axes.step(at, regret, where="post", label=name)
     axes.set(xlabel="epochs of all trials", ylabel="regret: best recorded minus median best found")
-    axes.set_ylim(0, 0.03)
+    axes.set_ylim(
+        0, 1.1 * (best - statistics.median(p.score_at(budget // 10) for p in found[_RIVAL]))
+    )
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

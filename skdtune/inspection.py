@@ -38,7 +38,7 @@ class Inspection:
     def begin(self, nodes: Iterable[dict]) -> None:
         """Asks these of Ray's nodes, all at once."""
         # once a process: it ends behind it, with the images that it loaded
-        once = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(look)
+        once = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(look)
         for node in nodes:
             there = once.options(scheduling_strategy=on(node))
             task = there.remote(self.config, self.folder.uri, self.note, self.wants_gpu)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -145,6 +146,7 @@ def _sampler(space: SearchSpace, known: int) -> optuna.samplers.BaseSampler:
     if chosen.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if chosen.name == "gp":
+        torch.set_num_threads(1)  # its matrices are small: more threads are slower
         return optuna.samplers.GPSampler(
             seed=seed, n_startup_trials=chosen.startup_trials, warn_independent_sampling=False
         )

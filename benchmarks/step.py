@@ -1,7 +1,7 @@
 """A training step: ours against the authors' loop, and DRG and DSR against plain training.
 
     python -m benchmarks.step [--images ROOT] [--rounds 7] [--steps N] [--threads 2] [--workers N]
-                              [--minutes 3] [--output FILE]
+                              [--minutes 3] [--compile] [--output FILE]
 
 resnet18, 100 classes (of ROOT: as many as it has), batches of 128 images of 32x32, crops of random
 size and flips on all sides. Ours is the real `Training` over images in memory; the rival is
@@ -15,7 +15,8 @@ of the process's CPU time on a CPU (all threads; other programs disturb it less;
 shown beside it) and of wall-clock time on a GPU. ROOT: an image folder with train/ (README,
 `imagefolder`), of which so many images are taken as a round needs; without it, noise. --steps: 2
 on a CPU, 100 on a GPU. --workers: of the authors' DataLoader; 0 on a CPU, whose cores the network
-takes anyway, and 8 on a GPU. On a GPU also: the share of the bfloat16 matrix peak that a
+takes anyway, and 8 on a GPU. --compile: DRG+DSR once more with `trial.compile`, compiled in the
+first round. On a GPU also: the share of the bfloat16 matrix peak that a
 multiplication of 8192x8192 matrices reaches in the same run.
 """
 
@@ -47,6 +48,7 @@ METHODS = {
     "DSR": {"name": "drg_dsr", "variant": "dsr", "carry_across_epochs": True},
     PLAIN: {"name": "cross_entropy"},
 }
+COMPILED = "DRG+DSR, compiled"
 _SCORED = 10  # images, as few as there can be: a training scores some after every epoch
 
 
@@ -67,6 +69,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=8 if gpu else 0)
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -80,6 +83,8 @@ def main(arguments: list[str]) -> None:
 def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
     """What each loop took, by its name, round by round."""
     trainings = {name: _training(options, method) for name, method in METHODS.items()}
+    if options.compile:
+        trainings[COMPILED] = _training(options, METHODS["DRG+DSR"], compile=True)
     some = next(iter(trainings.values()))
     authors = Loop(some.sets.train, len(some.sets.classes), BATCH, options.workers, some.device)
     turns = {name: _turn_of(training, options.steps) for name, training in trainings.items()}
@@ -97,7 +102,7 @@ def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
     return found
 
 
-def _training(options: argparse.Namespace, method: dict) -> Training:
+def _training(options: argparse.Namespace, method: dict, compile: bool = False) -> Training:
     """Over as many images as one round takes, so that a round is an epoch."""
     count = options.steps * BATCH
     data = {"name": "synthetic", "classes": CLASSES, "image_size": 32, "images": 2 * count}
@@ -110,6 +115,7 @@ def _training(options: argparse.Namespace, method: dict) -> Training:
         method=method,
         optim={"lr": 0.01},
         epochs=options.rounds + 1,
+        compile=compile,
     )
     sets = training.sets
     if len(sets.train) < count:
@@ -158,7 +164,7 @@ def _page(options: argparse.Namespace, found: dict[str, list[Took]], arguments: 
         "| loop | n | images/s | wall-clock time, ratio to cross entropy | CPU time, ratio |",
         "|---|---|---|---|---|",
     ]
-    for name in (AUTHORS, *METHODS):
+    for name in (AUTHORS, *METHODS, *([COMPILED] if options.compile else [])):
         speeds = [options.steps * BATCH / took.wall for took in found[name]]
         ratios = [_spread(_ratios(found, name, PLAIN, clock)) for clock in ("wall", "processor")]
         lines.append(f"| {name} | {len(speeds)} | {_spread(speeds, 1)} | {' | '.join(ratios)} |")

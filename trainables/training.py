@@ -16,6 +16,7 @@ from trainables import data as image_data
 from trainables.augment import Augment
 from trainables.bounds import Count, CountOrZero
 from trainables.checkpoint import Checkpoints
+from trainables.compiling import compile_parts
 from trainables.optim import build as build_optimizer
 
 
@@ -30,7 +31,9 @@ class Training:
     weights, the order of the images and the augmentation; each epoch's randomness depends on the
     seed and the epoch alone, so a resumed run equals the unbroken one. precision: of
     convolutions and matrix products; `auto` is bfloat16 where the device has it in hardware, and
-    losses are float32 in any case. channels_last: the memory layout of images and weights.
+    losses are float32 in any case. channels_last: the memory layout of images and weights. compile:
+    the backbone and the auxiliary heads with torch.compile (`compile_parts`); the first step of a
+    process then takes a minute or more.
     final: train on train and validation together and score the test set."""
 
     def __init__(
@@ -45,6 +48,7 @@ class Training:
         seed: CountOrZero = 0,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         channels_last: bool = True,
+        compile: bool = False,
         final: bool = False,
         device: torch.device | None = None,
     ):
@@ -65,6 +69,8 @@ class Training:
         self.method.start_training(
             methods.Task(len(self.sets.train), epochs, self.sets.mean, self.sets.std)
         )
+        if compile:
+            compile_parts(self.method)
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
         self.history: list[dict[str, float]] = []

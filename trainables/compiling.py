@@ -1,0 +1,29 @@
+"""torch.compile for what takes the time of a step: a backbone's stages and the auxiliary heads."""
+
+import torch
+from torch import nn
+
+from trainables.auxiliary import AuxiliaryHead
+from trainables.models import Classifier
+
+# Of one function: a stage in training and in scoring, for each size of batch, of every network
+# that a process trains in turn. Beyond it PyTorch falls back to what is not compiled.
+_MOST_GRAPHS = 256
+
+
+def compile_parts(method: nn.Module) -> None:
+    """Compiles in place, at the first batch of each shape: parameters keep their names and a state
+    fits with and without.
+
+    Losses stay outside, and with them loss weights and temperatures, so that the trials of one
+    process share what was compiled. Random numbers are those that PyTorch draws uncompiled.
+    Errors, at the first batch: what torch.compile raises without a C++ compiler."""
+    torch._dynamo.config.recompile_limit = _MOST_GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = _MOST_GRAPHS
+    for module in method.modules():
+        if isinstance(module, Classifier):
+            parts = [*module.stages]
+        else:
+            parts = [module] if isinstance(module, AuxiliaryHead) else []
+        for part in parts:
+            part.compile(dynamic=False, options={"fallback_random": True})

@@ -9,7 +9,7 @@ search: $(VENV)/.installed
 	$(RUN) -m skdtune.search quickstart
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 # What starts Ray has the machine to itself; the trainings of every method and an install run two at
 # a time.

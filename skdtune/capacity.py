@@ -3,7 +3,6 @@ go."""
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
@@ -32,11 +31,22 @@ class Growth:
     on_demand: bool = True
 
 
+class Nodes:
+    """Ray's nodes as they come and go."""
+
+    def usable(self) -> list[Node]:
+        """Those that trials may be sent to at this moment."""
+        return offered()
+
+    def close(self) -> None:
+        """The last call."""
+
+
 class Slots:
     """How many trials may run at once, at most `wanted`: as many as fit on the nodes of the
     moment, or on those that the autoscaler would add for them.
 
-    follow: tells the nodes of the moment, where they come and go."""
+    follow: the nodes, where they come and go; closed with the slots."""
 
     def __init__(
         self,
@@ -44,7 +54,7 @@ class Slots:
         nodes: list[Node],
         wanted: int | None = None,
         growth: Growth | None = None,
-        follow: Callable[[], list[Node]] | None = None,
+        follow: Nodes | None = None,
     ):
         self.asked, self.wanted, self.growth = asked, wanted, growth
         self._follow = follow
@@ -59,9 +69,14 @@ class Slots:
     def now(self) -> int:
         """Looks at Ray's nodes every other second, where they can change."""
         if self._follow is not None and time.monotonic() - self._looked > _LOOK_EVERY_S:
-            self._count = self._counted(self._follow())
+            self._count = self._counted(self._follow.usable())
             self._looked = time.monotonic()
         return self._count
+
+    def close(self) -> None:
+        """To be called while Ray is connected."""
+        if self._follow is not None:
+            self._follow.close()
 
     def _counted(self, nodes: list[Node]) -> int:
         fit = sum(room(self.asked, node) for node in nodes)

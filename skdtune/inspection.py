@@ -59,7 +59,7 @@ class Inspection:
 
 
 def _delete(folder: Folder, note: str) -> None:
-    with contextlib.suppress(OSError):  # out of reach: a hidden file stays
+    with contextlib.suppress(OSError, ValueError):  # out of reach: a hidden file stays
         folder.delete(note)
 
 

@@ -1,27 +1,41 @@
-"""Nodes that join a search that runs: looked at as the first ones were, and left out when they
+"""Nodes that join a search that runs: looked at as the first ones were, and left out while they
 cannot run a trial."""
 
-import contextlib
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from skdtune import capacity
-from skdtune.capacity import Node
+from skdtune.capacity import Node, Nodes
 from skdtune.inspection import Inspection, on
 from skdtune.settings import Resources
 
-_PATIENCE_S = 600.0  # a node may have a data set to download; then it is asked no longer
+_LOOK_EVERY_S = 2.0
+_ASK_AGAIN_S = 120.0  # one that is left out: what it lacks may have come
+_PATIENCE_S = 600.0  # a node may have a data set to download; then it is waited for no longer
+_END_S = 10.0
 
 
-class Newcomers:
-    """Never waits: it goes on whenever it is asked for the nodes.
+@dataclass
+class _LeftOut:
+    """places: the processes that take its room. asked: when it was asked last."""
 
-    A node is used from when it joins. What is wrong with it is told once, and the room that it has
-    for trials is taken by processes that do nothing, which end with the search; a trial that ran
-    there comes to its end or fails for the node's sake, and is run again elsewhere.
+    places: list[ActorHandle]
+    asked: float
+
+
+class Newcomers(Nodes):
+    """Looks at nodes in a thread of its own, so that no storage that hangs holds the search up.
+
+    A node is used from when it joins. What is wrong with it is told, and the room that it has for
+    trials is taken by processes that do nothing; a trial that has begun there comes to its end or
+    fails for the node's sake, and is run again elsewhere. It is asked again every two minutes,
+    and given back its room when all is well.
     inspect: begins an inspection. asked: what a trial takes. known: ids of nodes that were looked
     at before. say: prints a line."""
 
@@ -34,44 +48,77 @@ class Newcomers:
     ):
         self.inspect, self.asked, self.known, self.say = inspect, asked, known, say
         self.inspections: list[Inspection] = []  # not yet answered
-        self.left_out: dict[str, list[ray.actor.ActorHandle]] = {}  # and what takes their room
+        self.left_out: dict[str, _LeftOut] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="newcomers", daemon=True)
+        self._thread.start()
 
     def usable(self) -> list[Node]:
-        """The nodes of the moment without those that are left out."""
         alive = [node for node in ray.nodes() if node["Alive"]]
-        self._hear(alive)
-        self._ask(alive)
         return [capacity.of(node) for node in alive if node["NodeID"] not in self.left_out]
 
-    def _hear(self, alive: list[dict]) -> None:
-        ids = {node["NodeID"] for node in alive}
+    def close(self) -> None:
+        """Looks at none any more. To be called while Ray is connected."""
+        self._closed.set()
+        self._thread.join(_END_S)
+
+    def _run(self) -> None:
+        while not self._closed.wait(_LOOK_EVERY_S):
+            try:
+                alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+                self._hear(alive)
+                self._ask(alive)
+            except (OSError, ValueError, ray.exceptions.RayError):
+                continue  # the storage or the head is out of reach: another time
+        for inspection in self.inspections:
+            inspection.close()
+
+    def _hear(self, alive: dict[str, dict]) -> None:
         for inspection in list(self.inspections):
             for node, problems in inspection.answers(0):
-                if problems and node["NodeID"] in ids:  # else it has gone meanwhile
-                    self._leave_out(node, problems)
+                if node["NodeID"] in alive and not self._closed.is_set():
+                    self._judge(node, problems)
             if not inspection.asked or time.monotonic() - inspection.began > _PATIENCE_S:
                 inspection.close()
                 self.inspections.remove(inspection)
 
-    def _ask(self, alive: list[dict]) -> None:
-        new = [node for node in alive if node["NodeID"] not in self.known]
-        new = [node for node in new if capacity.room(self.asked, capacity.of(node))]
-        if not new:
+    def _ask(self, alive: dict[str, dict]) -> None:
+        now = time.monotonic()
+        again = {key for key, out in self.left_out.items() if now - out.asked > _ASK_AGAIN_S}
+        asked = [node for key, node in alive.items() if key not in self.known or key in again]
+        asked = [node for node in asked if capacity.room(self.asked, capacity.of(node))]
+        if not asked:
             return
-        with contextlib.suppress(OSError):  # the storage is out of reach: another time
-            inspection = self.inspect()
-            inspection.begin(new)
-            self.inspections.append(inspection)
-            self.known |= {node["NodeID"] for node in new}
+        inspection = self.inspect()
+        self.inspections.append(inspection)
+        inspection.begin(asked)
+        self.known |= {node["NodeID"] for node in asked}
+        for key in again:
+            self.left_out[key].asked = now
 
-    def _leave_out(self, node: dict, problems: list[str]) -> None:
-        self.say(f"{node['NodeManagerAddress']} has joined and is left out: {'; '.join(problems)}")
-        place = ray.remote(_Place).options(
-            num_cpus=self.asked.cpu, num_gpus=self.asked.gpu, scheduling_strategy=on(node)
-        )
-        count = capacity.room(self.asked, capacity.of(node))
-        self.left_out[node["NodeID"]] = [place.remote() for _ in range(count)]
+    def _judge(self, node: dict, problems: list[str]) -> None:
+        key, address = node["NodeID"], node["NodeManagerAddress"]
+        out = self.left_out.get(key)
+        if problems and out is None:
+            self.say(f"{address} has joined and is left out: {'; '.join(problems)}")
+            place = _placeholder().options(
+                num_cpus=self.asked.cpu, num_gpus=self.asked.gpu, scheduling_strategy=on(node)
+            )
+            count = capacity.room(self.asked, capacity.of(node))
+            places = [place.remote() for _ in range(count)]
+            self.left_out[key] = _LeftOut(places, time.monotonic())
+        elif out is not None and not problems:
+            self.say(f"{address} is well now and used again")
+            del self.left_out[key]
+            for taken in out.places:
+                ray.kill(taken)
 
 
-class _Place:
-    """Takes the room of a trial."""
+def _placeholder() -> ray.actor.ActorClass:
+    """Takes the room of a trial. A class in a function goes to the node as a whole: it can be
+    there where our packages cannot be imported."""
+
+    class Place:
+        pass
+
+    return ray.remote(max_restarts=-1)(Place)

@@ -35,8 +35,8 @@ def prepare(
     it asked for; on a cluster once its nodes have been looked at.
 
     say: prints a line, before a node is waited for and when one that joins later is left out.
-    wait: for a node, when there is none yet. Errors: ConfigError when no trial can run, or not on
-    all nodes that it would be sent to."""
+    wait: for a node, when there is none yet, and look at those to come until the slots are closed.
+    Errors: ConfigError when no trial can run, or not on all nodes that it would be sent to."""
     if address == cluster.LOCAL:
         offer = capacity.offered()
         asked, note = capacity.fitted(space.resources, offer, address)
@@ -49,8 +49,11 @@ def prepare(
     inspect = partial(Inspection, config, facts["fingerprint"], folder, asked)
     nodes = [n for n in ray.nodes() if n["Alive"] and capacity.room(asked, capacity.of(n))]
     _check(inspect, folder, nodes)
+    offer = capacity.offered()
+    if not wait:
+        return asked, Slots(asked, offer, wanted, growth), note
     newcomers = Newcomers(inspect, asked, {node["NodeID"] for node in nodes}, say)
-    return asked, Slots(asked, capacity.offered(), wanted, growth, newcomers.usable), note
+    return asked, Slots(asked, offer, wanted, growth, newcomers), note
 
 
 def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:

@@ -57,11 +57,10 @@ class OptunaSampler(Searcher):
             self._remember(record)
 
     def suggest(self, trial_id: str) -> dict | str | None:
-        slots = math.inf if self.slots is None else self.slots()
         if self.plan.is_done:
             # one that runs may still be put back, and Tune never asks again after FINISHED
             return None if self.live else Searcher.FINISHED
-        if len(self.live) >= slots:
+        if self.slots is not None and len(self.live) >= self.slots():
             return None
         live = self._planned(self.plan.queue.popleft()) if self.plan.queue else self._new()
         self._report(live, live.record.epochs)

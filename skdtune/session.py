@@ -1,5 +1,6 @@
 """Runs a study from its first trial to its last, or from wherever it was left."""
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -75,15 +76,16 @@ def run(request: Request, console: Console) -> Ending:
                 request.options["concurrency"],
                 console.print,
             )
-            signals.check()  # from here on there is a study to go on with
-            _write(study, request.space, new=request.old is None)
-            plan = Plan(study, request.space, resources)
-            small = preflight.batch_note(facts["batch_size"], facts["train"])
-            sharing = mps.note(served) if resources.gpu and shares else ""
-            for line in (*_headline(plan, slots.now(), address), note, sharing, small):
-                if line:
-                    console.print(line)
-            interrupt, mirrored = _search(plan, resources, slots, console)
+            with contextlib.closing(slots):
+                signals.check()  # from here on there is a study to go on with
+                _write(study, request.space, new=request.old is None)
+                plan = Plan(study, request.space, resources)
+                small = preflight.batch_note(facts["batch_size"], facts["train"])
+                sharing = mps.note(served) if resources.gpu and shares else ""
+                for line in (*_headline(plan, slots.now(), address), note, sharing, small):
+                    if line:
+                        console.print(line)
+                interrupt, mirrored = _search(plan, resources, slots, console)
         finally:
             ray.shutdown()
     is_done = not study.unfinished and Plan(study, request.space, resources).is_done
@@ -114,6 +116,7 @@ def _search(
     except (tune.TuneError, ray.exceptions.RayError) as error:
         interrupt.fail(f"Ray Tune gave up: {str(error).strip().splitlines()[0]}")
     finally:
+        slots.close()
         ray.shutdown()
         try:
             _close_open_ends(study, writer)

@@ -33,7 +33,7 @@ _PASSING = (
 )
 _MOST_RETRIES = 3  # of one and the same epoch
 _ATTEMPT = "attempt.json"
-_NODE_PAUSE_S = 5.0  # so long a trial that does not fit its node keeps the next one from it
+_NODE_PAUSE_S = 10.0  # so long a trial that does not fit its node keeps the next one from it
 
 
 class KeepsFailing(RuntimeError):

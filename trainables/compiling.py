@@ -5,6 +5,7 @@ from torch import nn
 
 from trainables.auxiliary import AuxiliaryHead
 from trainables.models import Classifier
+from trainables.multibranch import MultiBranch
 
 # Of one function: a stage in training and in scoring, for each size of batch, of every network
 # that a process trains in turn. Beyond it PyTorch falls back to what is not compiled.
@@ -16,14 +17,23 @@ def compile_parts(method: nn.Module) -> None:
     fits with and without.
 
     Losses stay outside, and with them loss weights and temperatures, so that the trials of one
-    process share what was compiled. Random numbers are those that PyTorch draws uncompiled.
+    process share what was compiled. Random numbers are those that PyTorch draws uncompiled. A stage
+    of RSD's branches stays as it is: it would be compiled anew for every rate of dropping them.
     Errors, at the first batch: what torch.compile raises without a C++ compiler."""
     torch._dynamo.config.recompile_limit = _MOST_GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = _MOST_GRAPHS
     for module in method.modules():
+        parts: list[nn.Module] = []
         if isinstance(module, Classifier):
-            parts = [*module.stages]
-        else:
-            parts = [module] if isinstance(module, AuxiliaryHead) else []
+            parts += module.stages
+        elif isinstance(module, AuxiliaryHead):
+            parts += module.gate, module.trunk
         for part in parts:
-            part.compile(dynamic=False, options={"fallback_random": True})
+            if not any(isinstance(inner, MultiBranch) for inner in part.modules()):
+                part.compile(dynamic=False, options={"fallback_random": True})
+
+
+def undo(model: nn.Module) -> None:
+    """Leaves a model that is compiled nowhere."""
+    for module in model.modules():
+        module._compiled_call_impl = None

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables import methods, models
+from trainables import compiling, methods, models
 from trainables.data import Sets
 from trainables.storage import Folder
 
@@ -35,6 +35,7 @@ class Shipped(nn.Module):
 def ship(method: methods.Method, sets: Sets) -> Shipped:
     """The deployed model of a trained method, in evaluation mode, on the CPU."""
     shipped = Shipped(method.deploy(), sets.mean, sets.std, sets.classes)
+    compiling.undo(shipped)
     return shipped.to("cpu", memory_format=torch.contiguous_format).eval()
 
 

@@ -3,14 +3,20 @@ nothing."""
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
-from skdtune import records
+from skdtune import newcomers, preflight, records
+from skdtune.inspection import Inspection
+from skdtune.newcomers import Newcomers
+from skdtune.settings import Resources
 from tests.programs import epochs_on_disk, read_study, started, wait_for
 from tests.trainables.layouts import folder
+from trainables.storage import Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -60,3 +66,31 @@ def test_a_node_without_the_images_or_with_others_is_left_out(cluster, tmp_path,
     assert {trial.status for trial in study.records.values()} == {records.FINISHED}
     assert len(study.records) == 6
     assert not list((tmp_path / "studies" / "study").glob(".nodes-*"))
+
+
+def test_a_node_that_is_mended_is_used_again(cluster, tmp_path, monkeypatch):
+    images = {"name": "imagefolder", "root": "~/images", "batch_size": 16, "image_size": 32}
+    fingerprint = preflight.load_data({"data": images}).fingerprint()
+    asked, said = Resources(cpu=1), []
+    monkeypatch.setattr(newcomers, "_ASK_AGAIN_S", 1.0)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    known = {node["NodeID"] for node in ray.nodes()}
+    home(tmp_path / "bare", None, monkeypatch)
+    cluster.add_node(num_cpus=2)
+    inspect = partial(Inspection, {"data": images}, fingerprint, Folder(tmp_path / "s"), asked)
+    watched = Newcomers(inspect, asked, known, said.append)
+    try:
+        assert sum(node["cpu"] for node in watched.usable()) == 1 + 2
+        wait_for(lambda: said, 60, "the node to be left out")
+        assert "bare/images: no such folder" in said[0]
+        assert sum(node["cpu"] for node in watched.usable()) == 1
+        wait_for(lambda: ray.available_resources().get("CPU") == 1, 60, "its room to be taken")
+        shutil.copytree(tmp_path / "images", tmp_path / "bare" / "images")
+        wait_for(lambda: len(said) > 1, 90, "the node to be used again")
+        assert said[1].endswith("is well now and used again")
+        assert sum(node["cpu"] for node in watched.usable()) == 1 + 2
+        wait_for(lambda: ray.available_resources().get("CPU") == 3, 60, "its room to be free")
+    finally:
+        watched.close()
+        ray.shutdown()
+    assert not list((tmp_path / "s").glob(".nodes-*"))

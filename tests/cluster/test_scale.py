@@ -21,7 +21,7 @@ from tests.skdtune.builders import build_space, new_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TRIALS_A_NODE = 4
+TRIALS = {4: 8, 16: 64}  # by the number of nodes
 ASKED = Resources(cpu=1, gpu=1)
 
 
@@ -35,10 +35,10 @@ def searched(folder: Path, count: int) -> list[Record]:
             cluster.add_node(num_cpus=1, num_gpus=1, wait=False)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         cluster.wait_for_nodes()
-        wanted = build_space(trials=count * TRIALS_A_NODE - 1, scheduler={"name": "none"})
+        wanted = build_space(trials=TRIALS[count] - 1, scheduler={"name": "none"})
         study = new_study(folder, wanted)
         offered = capacity.offered()
-        slots = Slots(ASKED, offered, follow=capacity.offered)
+        slots = Slots(ASKED, offered, follow=capacity.Nodes())
         assert slots.now() == count
         writer = Writer(study)
         console = Console(file=io.StringIO())
@@ -53,9 +53,9 @@ def searched(folder: Path, count: int) -> list[Record]:
 
 def test_sixteen_nodes_are_all_used_and_a_trial_takes_as_long_as_on_four(tmp_path):
     seconds = {}
-    for count in (4, 16):
+    for count, trials in TRIALS.items():
         found = searched(tmp_path / str(count), count)
-        assert len(found) == count * TRIALS_A_NODE
+        assert len(found) == trials
         assert {record.status for record in found} == {records.FINISHED}
         assert {record.attempts for record in found} == {1}
         assert len({record.host for record in found}) == count

@@ -125,15 +125,15 @@ def test_what_a_launcher_file_may_add_is_its_largest_workers_up_to_its_bound():
 def test_hosts_that_are_all_started_anyway_are_waited_for_but_not_asked_for():
     growth = capacity.launched_growth({"provider": {"type": "local"}, "max_workers": 2})
     assert growth == Growth(None, on_demand=False)
-    assert Slots(Resources(cpu=1), offer(2), growth=growth, follow=capacity.offered).now() == 2
+    assert Slots(Resources(cpu=1), offer(2), growth=growth, follow=capacity.Nodes()).now() == 2
 
 
 def test_a_cluster_of_no_workers_that_may_grow_is_not_refused():
     growth = capacity.launched_growth(LAUNCHED)
     asked = Resources(cpu=2, gpu=0.5)
     assert capacity.fitted(asked, offer(0), "auto", growth) == (asked, "")
-    assert Slots(asked, offer(0), growth=growth, follow=capacity.offered).now() == 4 + 4 + 2
-    assert Slots(asked, offer(0), 3, growth, follow=capacity.offered).now() == 3
+    assert Slots(asked, offer(0), growth=growth, follow=capacity.Nodes()).now() == 4 + 4 + 2
+    assert Slots(asked, offer(0), 3, growth, follow=capacity.Nodes()).now() == 3
 
 
 def test_a_trial_that_no_node_to_come_can_hold_is_refused():
@@ -144,7 +144,7 @@ def test_a_trial_that_no_node_to_come_can_hold_is_refused():
 
 def test_an_autoscaler_that_does_not_say_what_it_adds_is_asked_for_more_than_there_is():
     slots = [
-        Slots(Resources(cpu=1), offer(cpu), growth=Growth(None), follow=capacity.offered).now()
+        Slots(Resources(cpu=1), offer(cpu), growth=Growth(None), follow=capacity.Nodes()).now()
         for cpu in (0, 2, 16)
     ]
     assert slots == [4, 6, 32]
@@ -152,9 +152,10 @@ def test_an_autoscaler_that_does_not_say_what_it_adds_is_asked_for_more_than_the
 
 def test_nodes_that_come_and_go_change_how_many_run(monkeypatch):
     nodes = [*offer(2)]
+    monkeypatch.setattr(capacity, "offered", lambda: nodes)
     monkeypatch.setattr(capacity, "_LOOK_EVERY_S", 0.0)
     fixed = Slots(Resources(cpu=1), nodes)
-    slots = Slots(Resources(cpu=1), nodes, follow=lambda: nodes)
+    slots = Slots(Resources(cpu=1), nodes, follow=capacity.Nodes())
     assert (slots.now(), slots.most) == (2, None)
     nodes += offer(3)
     assert slots.now() == 5

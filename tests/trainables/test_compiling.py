@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 from tests.trainables.tiny import config
 from trainables import metrics
 from trainables.checkpoint import Checkpoints
+from trainables.shipping import ship
 from trainables.storage import Folder
 from trainables.training import Training
 
@@ -53,8 +54,9 @@ def test_compiled_trials_give_what_others_give_and_share_what_was_compiled(tmp_p
     plain.resume(checkpoints)
     assert plain.epoch == compiled.epoch
     images = compiled.sets.train.pixels[:4].float() / 255
-    shipped = [each.method.deploy().eval()(images) for each in (plain, compiled)]
+    shipped = [ship(each.method, each.sets)(images) for each in (plain, compiled)]
     torch.testing.assert_close(*shipped, rtol=1e-4, atol=1e-4)
+    assert graphs() == made, "what is shipped is compiled nowhere"
 
     gone = weakref.ref(other.method)
     del other

@@ -74,7 +74,7 @@ class Slots:
         return self._count
 
     def close(self) -> None:
-        """To be called while Ray is connected."""
+        """Ends what follows the nodes; once before Ray is disconnected, as often as one likes."""
         if self._follow is not None:
             self._follow.close()
 

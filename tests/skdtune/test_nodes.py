@@ -95,6 +95,7 @@ def test_a_node_is_asked_and_leaves_the_storage_as_it_was(tmp_path):
     facts = {"fingerprint": preflight.load_data(config).fingerprint()}
     asked, slots, note = nodes.prepare(space, folder, facts, "auto", None, print)
     assert (asked, slots.now(), note) == (space.resources, 1, "")
+    slots.close()  # what looks at newcomers would go on to the Ray of another test
     assert [path.name for path in (tmp_path / "studies" / "study").iterdir()] == ["study.json"]
     missing = {**config, "data": {"name": "imagefolder", "root": str(tmp_path / "nowhere")}}
     with pytest.raises(ConfigError, match="nowhere"):

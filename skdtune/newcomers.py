@@ -91,6 +91,8 @@ class Newcomers(Nodes):
             return
         inspection = self.inspect()
         self.inspections.append(inspection)
+        if self._closed.is_set():  # the storage hung; a task would start a Ray that is gone again
+            return
         inspection.begin(asked)
         self.known |= {node["NodeID"] for node in asked}
         for key in again:

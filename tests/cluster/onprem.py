@@ -35,7 +35,7 @@ def prepare(hosts: Hosts) -> None:
 def up(hosts: Hosts) -> None:
     if not (hosts.home("laptop") / ".ray" / "auth_token").exists():
         hosts.run("laptop", "ray", "get-auth-token", "--generate")
-    laptop(hosts, f"bash docs/cluster/up.sh {FILE} -y", timeout_s=240)
+    laptop(hosts, f"ray up {FILE} -y", timeout_s=240)
     wait_for(lambda: ray_nodes(hosts) == 3, 120, "three nodes")
 
 

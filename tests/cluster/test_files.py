@@ -1,17 +1,22 @@
 """The files that bring a cluster up are valid, safe, and one content in different clothes. Nothing
 is started here: Ray's own schema, the clouds' own descriptions of a machine, and the scripts."""
 
+import contextlib
 import copy
 import json
 import re
 from importlib import resources
 from pathlib import Path
 
+import botocore
 import pytest
 import yaml
 from botocore import session
 from botocore.validate import ParamValidator
+from ray.autoscaler._private.loader import load_function_or_class
+from ray.autoscaler._private.util import prepare_config, validate_config
 
+from skdtune import launcher
 from tests.cluster.test_kubernetes import FOLDER, KUBERNETES, ROOT
 
 LAUNCHER = {
@@ -22,10 +27,11 @@ LAUNCHER = {
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
 NODE = "bash ~/skdtune/docs/cluster/node.sh"
 PROVIDER_KEYS = {
-    "aws": {"type", "region", "cache_stopped_nodes"},
-    "gcp": {"type", "project_id", "region", "availability_zone"},
-    "local": {"type", "head_ip", "worker_ips"},
+    "aws": {"region", "cache_stopped_nodes"},
+    "gcp": {"project_id", "region", "availability_zone"},
+    "local": {"head_ip", "worker_ips"},
 }
+CLASSES = {"aws": launcher.AWS, "gcp": launcher.GCP, "local": launcher.Local}
 launcher_files = pytest.mark.parametrize("provider", LAUNCHER)
 
 
@@ -33,21 +39,28 @@ def _launcher(provider: str) -> dict:
     return yaml.safe_load(LAUNCHER[provider].read_text())
 
 
+def _plain(provider: str) -> dict:
+    """The file with Ray's own provider."""
+    config = _launcher(provider)
+    del config["provider"]["module"]
+    if provider == "local":
+        config["max_workers"] = len(config["provider"]["worker_ips"])
+    return {**config, "provider": {**config["provider"], "type": provider}}
+
+
 def _commands(config: dict) -> list[str]:
     return [line for key, value in config.items() if key.endswith("_commands") for line in value]
 
 
 def test_the_files_are_found() -> None:
-    assert {path.name for path in SCRIPTS} == {"node.sh", "up.sh", "down.sh", "slurm.sh"}
+    assert {path.name for path in SCRIPTS} == {"node.sh", "down.sh", "slurm.sh"}
     assert [path.name for path in KUBERNETES] == ["kuberay-cluster.yaml", "kuberay-job.yaml"]
 
 
 @launcher_files
 def test_ray_accepts_the_file(provider: str) -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
     config = _launcher(provider)
-    prepared = prepare_config(copy.deepcopy(config))
+    prepared = prepare_config(copy.deepcopy(_plain(provider)))
     validate_config(prepared)
     # what Ray's defaults would add to a file that does not say
     for key in ("head_setup_commands", "worker_setup_commands"):
@@ -57,9 +70,26 @@ def test_ray_accepts_the_file(provider: str) -> None:
 @launcher_files
 def test_a_misspelt_key_of_the_provider_is_seen(provider: str) -> None:
     config = _launcher(provider)
-    assert set(config["provider"]) == PROVIDER_KEYS[provider]
-    assert config["provider"]["type"] == provider
+    assert set(config["provider"]) == {"type", "module"} | PROVIDER_KEYS[provider]
+    assert config["provider"]["type"] == "external"
+    assert load_function_or_class(config["provider"]["module"]) is CLASSES[provider]
     assert config["auth"]["ssh_user"]
+
+
+@launcher_files
+def test_a_guarded_provider_is_the_same_as_rays_own(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that Ray knows and fills in for its own provider holds behind the look for the token."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    guarded = prepare_config(_launcher(provider))
+    with contextlib.suppress(
+        botocore.exceptions.BotoCoreError
+    ):  # nobody to ask for a machine's size
+        CLASSES[provider].fillout_available_node_types_resources(guarded)
+    plain = prepare_config(_plain(provider))
+    assert guarded == plain
+    validate_config(guarded)
 
 
 def test_aws_accepts_every_machine() -> None:

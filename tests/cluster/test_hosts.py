@@ -30,6 +30,7 @@ from tests.cluster.onprem import (
     where_ended,
 )
 from tests.programs import wait_for
+from tests.skdtune.test_launcher import NO_TOKEN
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,15 +55,17 @@ def cluster(hosts) -> Hosts:
 
 
 def test_without_a_token_nothing_is_started_and_one_line_says_so(hosts):
-    done = laptop(hosts, f"bash docs/cluster/up.sh {FILE} -y", check=False)
-    assert done.returncode == 2
-    assert len((done.stdout + done.stderr).strip().splitlines()) == 1
-    assert "no token" in done.stderr
+    done = laptop(hosts, f"ray up {FILE} -y", check=False)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert [line for line in said.splitlines() if "token" in line] == [NO_TOKEN]
+    assert "Traceback" not in said
     assert hosts.processes("head") == []
 
 
 def test_three_nodes_come_up(cluster):
     assert ray_nodes(cluster) == 3
+    assert laptop(cluster, f"ray get-head-ip {FILE}").stdout.split()[-1] == ADDRESSES["head"]
 
 
 def test_the_token_is_its_owners_alone(cluster):

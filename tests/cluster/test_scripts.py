@@ -40,11 +40,9 @@ def _run(script: str, *arguments: str, home: Path, **variables: str) -> subproce
     )
 
 
-@pytest.mark.parametrize(
-    ("script", "argument"), [("node.sh", "head"), ("node.sh", "worker"), ("up.sh", "cluster.yaml")]
-)
-def test_without_a_token_nothing_starts(tmp_path: Path, script: str, argument: str) -> None:
-    ended = _run(script, argument, home=tmp_path, RAY_HEAD_IP="127.0.0.1")
+@pytest.mark.parametrize("command", ["head", "worker"])
+def test_without_a_token_nothing_starts(tmp_path: Path, command: str) -> None:
+    ended = _run("node.sh", command, home=tmp_path, RAY_HEAD_IP="127.0.0.1")
     assert ended.returncode == 2
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -64,20 +62,6 @@ def test_a_head_without_the_shared_folder_does_not_start(tmp_path: Path) -> None
     ended = _run("node.sh", "head", home=tmp_path, RAY_AUTH_TOKEN="x", SKDTUNE_SHARED=missing)
     assert ended.returncode == 2
     assert missing in ended.stderr
-
-
-def test_up_hands_over_to_ray(tmp_path: Path) -> None:
-    token = tmp_path / ".ray" / "auth_token"
-    token.parent.mkdir()
-    token.write_text("a token")
-    token.chmod(0o644)
-    ray = tmp_path / "ray"
-    ray.write_text('#!/bin/sh\necho "ray $*"\n')
-    ray.chmod(0o755)
-    path = f"{tmp_path}:{os.defpath}"
-    ended = _run("up.sh", "cluster.yaml", "-y", home=tmp_path, PATH=path)
-    assert ended.stdout == "ray up cluster.yaml -y\n"
-    assert token.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_python_of_an_installation_is_new_enough(tmp_path: Path) -> None:

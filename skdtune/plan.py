@@ -12,6 +12,8 @@ from skdtune.settings import Resources
 from skdtune.space import BASELINE as BASELINE_METHOD
 from skdtune.space import SearchSpace
 
+# Of a batch, or of what is done once an epoch: after so long a trial's process counts as hung.
+SILENCE_S = 1800.0
 _MOST_PUT_BACK = 3
 
 
@@ -84,6 +86,7 @@ class Plan:
             "device": "cuda" if self.resources.gpu else "cpu",
             "session": self.session,
             "images": self._fingerprint(record),
+            "silence_s": SILENCE_S,
         }
         return {"trial": teachers.equipped(record.config, self.study.folder), "run": run}
 

@@ -1,5 +1,6 @@
 """Tune's events to the study's records. It touches memory and hands records on; it never waits."""
 
+import re
 import time
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
 from skdtune.records import Record, Writer
-from trainables.classifier import OUTCOME
+from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
+# Their checkpoints are of no more use. What failed is tried again by a resume, from where it was.
+_NEVER_AGAIN = (records.STOPPED, records.DIVERGED)
+
+_NUMBER = re.compile(r"\d[\d.]*")  # of a process, of bytes: another one in each
 
 
 class Recorder(tune.Callback):
@@ -51,7 +56,9 @@ class Recorder(tune.Callback):
         record, result = self._record(trial), trial.last_result or {}
         record.error, record.details = result.get("error", ""), result.get("details", "")
         outcome = result.get(OUTCOME)
-        if outcome is None and self.interrupt.reason:
+        if outcome == STORAGE_FULL:
+            self.interrupt.fail(f"the study's storage is full: {record.error}")
+        if outcome in (None, STORAGE_FULL) and self.interrupt.reason:
             record.status = records.INTERRUPTED
         else:
             self._end(record, outcome or records.STOPPED)
@@ -77,7 +84,7 @@ class Recorder(tune.Callback):
     def _end(self, record: Record, status: str) -> None:
         record.ended = time.time()  # first: the uploader reads it meanwhile
         record.status = status
-        if status != records.FINISHED:
+        if status in _NEVER_AGAIN:
             record.checkpoint = ""
         self.progress.ended(record)
         self._stop_when_hopeless()
@@ -88,7 +95,7 @@ class Recorder(tune.Callback):
         ended = [r for r in self.study.records.values() if r.has_ended and r.key not in before]
         if len(ended) < _SAME_FAILURES or any(record.status != records.FAILED for record in ended):
             return
-        if len({record.error for record in ended}) == 1:
+        if len({_NUMBER.sub("#", record.error) for record in ended}) == 1:
             self.interrupt.request(f"the first {len(ended)} trials failed alike: {ended[0].error}")
 
     def _record(self, trial: Trial) -> Record:
@@ -96,7 +103,7 @@ class Recorder(tune.Callback):
 
     def _changed(self, record: Record) -> None:
         self.writer.put(record)
-        if record.has_ended and record.status != records.FINISHED:
+        if record.status in _NEVER_AGAIN:
             self.writer.discard(record)
         self.progress.changed(record)
 

@@ -16,7 +16,7 @@ from skdtune.plan import Plan, is_beside
 from skdtune.records import DIVERGED, ENDED, FAILED, FINISHED, STOPPED, Record
 from skdtune.space import Parameter, SearchSpace
 from trainables import metrics
-from trainables.classifier import OUTCOME
+from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _STATES = {
     FINISHED: TrialState.COMPLETE,
@@ -83,6 +83,8 @@ class OptunaSampler(Searcher):
             return
         self._report(live, [result])
         outcome = FAILED if error else result.get(OUTCOME, STOPPED)
+        if outcome == STORAGE_FULL:  # says nothing of the setting
+            return
         value = result.get(self.metric) if outcome == FINISHED else None
         self.study.tell(live.trial, value, state=_STATES[outcome])
 

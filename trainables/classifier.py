@@ -1,10 +1,9 @@
 """The Ray trainable: a trial's config in, one report an epoch, its own checkpoints. The one file
 that knows Ray."""
 
-import contextlib
 import gc
-import json
 import os
+import re
 import socket
 import time
 import traceback
@@ -15,13 +14,16 @@ import torch
 from ray import tune
 
 from trainables import metrics
-from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.attempts import Attempts
+from trainables.checkpoint import CHECKPOINTS, Checkpoints, StorageFull
 from trainables.sources import DataError
 from trainables.storage import Folder
 from trainables.training import Diverged, Training
+from trainables.watchdog import Watchdog
 
-OUTCOME = "outcome"  # how a trial ended: one of the three below
+OUTCOME = "outcome"  # how a trial ended: one of those below; the last is no fault of its own
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+STORAGE_FULL = "storage full"
 
 # What another attempt may mend, in a fresh process or on another node; Tune retries it. Anything
 # else would fail again.
@@ -31,13 +33,9 @@ _PASSING = (
     ray.exceptions.RayError,
     getattr(torch, "AcceleratorError", OSError),
 )
-_MOST_RETRIES = 3  # of one and the same epoch
-_ATTEMPT = "attempt.json"
+# Some of the GPU's libraries say so in words alone, and the process is of no more use.
+_OF_THE_GPU = re.compile("CUDA error|CUBLAS_STATUS|CUDNN_STATUS|cuDNN error|find an engine")
 _NODE_PAUSE_S = 10.0  # so long a trial that does not fit its node keeps the next one from it
-
-
-class KeepsFailing(RuntimeError):
-    """A trial failed, time after time, before it had finished one more epoch."""
 
 
 class UnfitNode(OSError):
@@ -48,9 +46,10 @@ class ClassifierTrial(tune.Trainable):
     """Trains one config; an epoch a step.
 
     The config Tune hands over is `{"trial": the config, "run": {"key", "study", "after",
-    "threads", "device", "session", "images"}}`: the trial's key, the study's folder, the last epoch
-    the study has on record, CPU threads, `cpu` or `cuda`, which run of the study this is, and the
-    fingerprint of the images that it trains on (None: any). It looks
+    "threads", "device", "session", "images", "silence_s"}}`: the trial's key, the study's folder,
+    the last epoch the study has on record, CPU threads, `cpu` or `cuda`, which run of the study
+    this is, the fingerprint of the images that it trains on (None: any), and how long a batch may
+    take before the process counts as hung. It looks
     for its own checkpoints, so a retry, a resumed study and a lost node are all one path, and
     reports each epoch that the record lacks without training it again. The process is reused:
     every trial builds all it needs afresh, and only the image set stays."""
@@ -70,16 +69,21 @@ class ClassifierTrial(tune.Trainable):
             return self._report(self._next())
         except Diverged as error:
             return self._end(DIVERGED, str(error))
+        except StorageFull as error:
+            return self._end(STORAGE_FULL, _one_line(error))
         except torch.OutOfMemoryError as error:
-            hint = "lower trial.data.batch_size"
-            return self._end(FAILED, f"out of memory: {_one_line(error)}; {hint}")
-        except _PASSING as error:
-            self._note_attempt(error=_one_line(error))
+            hint = "lower trial.data.batch_size, or raise resources.gpu"
+            self._failed(f"out of memory: {_one_line(error)}; {hint}", lacks_memory=True)
+            raise
+        except Exception as error:
+            if not _is_passing(error):  # a bug in a method ends its trial, not the search
+                return self._end(FAILED, _one_line(error), traceback.format_exc())
+            self._failed(_one_line(error))
             if isinstance(error, UnfitNode | DataError):
                 time.sleep(_NODE_PAUSE_S)
             raise
-        except Exception as error:  # noqa: BLE001 - a bug in a method ends its trial, not the search
-            return self._end(FAILED, _one_line(error), traceback.format_exc())
+        finally:
+            self.watchdog.rest()
 
     def cleanup(self) -> None:
         self._forget()
@@ -88,10 +92,10 @@ class ClassifierTrial(tune.Trainable):
         self._forget()
         self.trial, self.run = config["trial"], config["run"]
         self.reports: Iterator[dict] | None = None
+        self.watchdog = Watchdog(self.run["silence_s"])
 
     def _forget(self) -> None:
-        self.reports = self.checkpoints = self.last = None
-        self.attempt: dict = {}
+        self.reports = self.checkpoints = self.attempts = self.last = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -106,7 +110,8 @@ class ClassifierTrial(tune.Trainable):
                 raise UnfitNode(f"{study.uri}, the study, is not seen on {socket.gethostname()}")
             folder = study.folder(f"{CHECKPOINTS}/{self.run['key']}")
             self.checkpoints = Checkpoints(folder, self.run["key"])
-            self._count_attempt()
+            self.attempts = Attempts(folder, self.run["session"], _node())
+            self.attempts.begin(self.checkpoints.newest_epoch, _is_gone)
             self.reports = self._epochs()
         for report in self.reports:
             self.last = report
@@ -119,31 +124,11 @@ class ClassifierTrial(tune.Trainable):
         wanted = self.run["images"]
         if wanted is not None and training.sets.fingerprint() != wanted:
             raise UnfitNode(f"the images or labels on {socket.gethostname()} are not the study's")
-        return training.epochs(self.checkpoints)
+        return training.epochs(self.checkpoints, self.watchdog.beat)
 
-    def _count_attempt(self) -> None:
-        """Notes that the trial starts from this epoch, so that one whose process dies again and
-        again without getting further is given up, however long the search. A start on a node that
-        is gone does not count. Errors: KeepsFailing."""
-        here = {"session": self.run["session"], "epoch": self.checkpoints.newest_epoch}
-        try:
-            seen = json.loads(self.checkpoints.folder.read(_ATTEMPT))
-        except (OSError, ValueError):
-            seen = None
-        known = isinstance(seen, dict) and here.items() <= seen.items()
-        starts = seen.get("starts", 0) - _is_gone(seen.get("node")) if known else 0
-        if starts > _MOST_RETRIES:
-            error = seen.get("error", "its process died")
-            raise KeepsFailing(f"{error} ({starts} times in epoch {here['epoch'] + 1})")
-        self.attempt = {**here, "starts": starts + 1, "node": _node()}
-        self._note_attempt()
-
-    def _note_attempt(self, **more: str) -> None:
-        if self.checkpoints is None:
-            return
-        with contextlib.suppress(OSError):  # where nothing can be written, checkpoints say so
-            content = json.dumps({**self.attempt, **more})
-            self.checkpoints.folder.write(_ATTEMPT, content.encode())
+    def _failed(self, error: str, lacks_memory: bool = False) -> None:
+        if self.attempts is not None:
+            self.attempts.failed(error, lacks_memory)
 
     def _report(self, report: dict) -> dict:
         done = report[metrics.EPOCH] >= self.trial["epochs"]
@@ -172,6 +157,11 @@ def _is_gone(node: str | None) -> bool:
     if node is None or not ray.is_initialized():
         return False
     return node not in {known["NodeID"] for known in ray.nodes() if known["Alive"]}
+
+
+def _is_passing(error: Exception) -> bool:
+    of_the_gpu = isinstance(error, RuntimeError) and _OF_THE_GPU.search(str(error))
+    return isinstance(error, _PASSING) or bool(of_the_gpu)
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -74,14 +74,19 @@ class Training:
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self._beat: Callable[[], None] = lambda: None
 
-    def epochs(self, checkpoints: Checkpoints | None = None) -> Iterator[dict[str, float]]:
+    def epochs(
+        self, checkpoints: Checkpoints | None = None, beat: Callable[[], None] | None = None
+    ) -> Iterator[dict[str, float]]:
         """Trains to the end and yields the metrics of every epoch, first those that a checkpoint
         holds.
 
         checkpoints: where to resume from and where to save after each epoch, before it is yielded.
+        beat: called after each batch, trained or scored.
         Errors: `Diverged` within the epoch in which a loss stops being finite.
         """
+        self._beat = beat or self._beat
         if checkpoints:
             self.resume(checkpoints)
         yield from list(self.history)
@@ -154,6 +159,7 @@ class Training:
                 sums[name] = sums[name] + value if name in sums else value
             done += 1
             seen += len(logits)
+            self._beat()
         values = torch.stack(
             [value.double() for value in sums.values()]
         ).tolist()  # the epoch's one sync
@@ -166,6 +172,7 @@ class Training:
         self.method.eval()
 
         def forward(inputs: Tensor) -> Tensor:
+            self._beat()
             with self._autocast():
                 return self.method(inputs.contiguous(memory_format=self.memory_format))
 

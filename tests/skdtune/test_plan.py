@@ -3,7 +3,7 @@
 import pytest
 
 from skdtune import records
-from skdtune.plan import Plan, add_references, is_beside
+from skdtune.plan import SILENCE_S, Plan, add_references, is_beside
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
 from tests.skdtune.builders import (
@@ -118,6 +118,7 @@ def test_what_a_trial_is_told(tmp_path):
         "threads": 3,
         "device": "cuda",
         "images": "all alike",
+        "silence_s": SILENCE_S,
     }
     assert plan.trial_config(baseline)["run"]["beside"] is True
     baseline.config["data"] = {**baseline.config["data"], "batch_size": 16}

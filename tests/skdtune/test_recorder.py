@@ -209,7 +209,7 @@ def test_warnings_are_kept_once_each(desk):
     assert on_disk(desk, "0002").warnings == [skipped, "another"]
 
 
-@pytest.mark.parametrize("outcome", ["diverged", "failed", None])
+@pytest.mark.parametrize("outcome", ["diverged", None])
 def test_checkpoints_go_only_when_the_record_says_that_they_are_not_needed(desk, outcome):
     trial = desk.start("0002")
     desk.study.folder.write("checkpoints/0002/epoch_000001/state.pt", b"x")
@@ -228,14 +228,36 @@ def test_checkpoints_go_only_when_the_record_says_that_they_are_not_needed(desk,
     assert not desk.study.folder.exists("checkpoints/0002")
 
 
+def test_what_failed_keeps_its_checkpoints_for_a_resume(desk):
+    trial = desk.start("0002")
+    desk.study.folder.write("checkpoints/0002/epoch_000001/state.pt", b"x")
+    desk.result(trial, outcome="failed", checkpoint="checkpoints/0002/epoch_000001", details="")
+    desk.complete(trial)
+    desk.writer.close()
+    assert desk.study.folder.exists("checkpoints/0002/epoch_000001/state.pt")
+    assert desk.study.records["0002"].checkpoint == "checkpoints/0002/epoch_000001"
+
+
+def test_a_full_storage_stops_the_search_and_the_trial_is_gone_on_with(desk):
+    trial = desk.start("0002")
+    desk.result(trial, outcome="storage full", error="StorageFull: no space left", details="")
+    desk.complete(trial)
+    assert desk.interrupt.stop_all()
+    assert desk.interrupt.failure == "the study's storage is full: StorageFull: no space left"
+    assert desk.study.records["0002"].status == records.INTERRUPTED
+
+
 def test_three_first_failures_of_one_kind_stop_the_search(desk):
-    for key in ("0000", "0001", "0002"):
+    """Alike but for numbers: of processes, of bytes."""
+    for index, key in enumerate(("0000", "0001", "0002")):
         assert not desk.interrupt.stop_all()
         trial = desk.start(key)
-        desk.result(trial, outcome="failed", error="ImportError: no module", details="")
+        text = f"OutOfMemoryError: process {1000 + index} has 2.{index} GiB"
+        desk.result(trial, outcome="failed", error=text, details="")
         desk.complete(trial)
     assert desk.interrupt.stop_all()
-    assert desk.interrupt.reason == "the first 3 trials failed alike: ImportError: no module"
+    alike = "the first 3 trials failed alike: OutOfMemoryError: process 1000 has 2.0 GiB"
+    assert desk.interrupt.reason == alike
     assert desk.stops == 1
     assert desk.plan.interrupted
     assert desk.study.records["0002"].status == records.FAILED, "its failure counts"
@@ -245,6 +267,7 @@ def test_three_first_failures_of_one_kind_stop_the_search(desk):
     "outcomes",
     [
         [("failed", "a"), ("failed", "a")],
+        [("failed", "a"), ("failed", "aa"), ("failed", "a")],
         [("failed", "a"), ("failed", "b"), ("failed", "a")],
         [("finished", ""), ("failed", "a"), ("failed", "a"), ("failed", "a")],
         [("diverged", "a"), ("diverged", "a"), ("diverged", "a")],

@@ -1,8 +1,12 @@
 """The Ray trainable, used without a cluster: what it reports, skips, forgets and survives."""
 
+import errno
 import gc
 import json
 import os
+import subprocess
+import sys
+import time
 import weakref
 
 import pytest
@@ -10,13 +14,15 @@ import ray.tune.trainable.trainable as trainable_module
 import torch
 
 from tests.trainables.tiny import config, repeated, same
-from trainables import classifier, sources
+from trainables import checkpoint, classifier, sources
+from trainables.attempts import MOST_RETRIES
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.classifier import (
     DIVERGED,
     FAILED,
     FINISHED,
     OUTCOME,
+    STORAGE_FULL,
     ClassifierTrial,
     UnfitNode,
 )
@@ -34,6 +40,7 @@ def given(study, trial=None, key="k1", after=0, session="s1") -> dict:
         "session": session,
         "device": "cpu",
         "images": None,
+        "silence_s": 60.0,
     }
     return {"trial": trial or config(), "run": run}
 
@@ -245,12 +252,125 @@ def test_what_another_attempt_may_mend_is_raised(start, monkeypatch, tmp_path, k
         trainable.train()
 
 
-def test_out_of_memory_is_not_tried_again_and_says_what_to_change(start, monkeypatch, tmp_path):
+def test_out_of_memory_is_tried_once_more_and_says_what_to_change(start, monkeypatch, tmp_path):
+    """A neighbour on the same GPU may have taken it."""
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    (result,) = steps(start(given(tmp_path, reader(monkeypatch, error))))
+    trial = reader(monkeypatch, error)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            start(given(tmp_path, trial)).train()
+    (result,) = steps(start(given(tmp_path, trial)))
     assert result[OUTCOME] == FAILED
-    assert result["error"].startswith("out of memory: ")
-    assert result["error"].endswith("lower trial.data.batch_size")
+    assert result["error"].startswith("KeepsFailing: out of memory: ")
+    assert "lower trial.data.batch_size, or raise resources.gpu (2 times" in result["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_an_error_of_the_gpu_wants_another_process(start, monkeypatch, tmp_path, text, passes):
+    trainable = start(given(tmp_path, reader(monkeypatch, RuntimeError(text))))
+    if passes:
+        with pytest.raises(RuntimeError, match="CUDA|cuDNN|engine"):
+            trainable.train()
+    else:
+        assert trainable.train()[OUTCOME] == FAILED
+
+
+def test_a_full_storage_is_not_the_trials_failure(start, monkeypatch, tmp_path):
+    """Nothing of what was saved is lost, and the trial goes on from there when there is room."""
+    trainable = start(given(tmp_path))
+    trainable.train()
+    write = Folder.write
+
+    def full(self, name, data):
+        if name.startswith("epoch_"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", full)
+    result = trainable.train()
+    assert (result[OUTCOME], result["done"]) == (STORAGE_FULL, True)
+    assert "No space left" in result["error"]
+    monkeypatch.setattr(Folder, "write", write)
+    results = steps(start(given(tmp_path, after=1)))
+    assert [result["epoch"] for result in results] == [2, 3]
+
+
+def test_a_storage_that_does_not_answer_costs_no_checkpoint(start, trained, monkeypatch, tmp_path):
+    first = start(given(tmp_path))
+    first.train()
+    first.train()
+    monkeypatch.setattr(checkpoint, "_PAUSES_S", (0.0, 0.0))
+    read, refused = Folder.read, []
+
+    def stale(self, name):
+        if name.endswith("state.pt") and len(refused) < 3:
+            refused.append(name)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(self, name)
+
+    monkeypatch.setattr(Folder, "read", stale)
+    with pytest.raises(OSError, match="Stale"):
+        start(given(tmp_path, after=2)).train()
+    refused.clear()
+    refused.append("once is forgiven")
+    results = steps(start(given(tmp_path, after=2)))
+    assert trained == [1, 2, 3]
+    assert results[-1]["warnings"] == []
+
+
+HANGS = """
+import ctypes, sys
+from trainables.classifier import ClassifierTrial
+from trainables.methods.cross_entropy import CrossEntropy
+from tests.trainables.test_classifier import given
+
+losses, calls = CrossEntropy.losses, []
+
+def stuck(self, images, labels):
+    calls.append(1)
+    if len(calls) == 2:
+        ctypes.PyDLL(None).sleep(600)  # in C, with Python's lock held
+    return losses(self, images, labels)
+
+CrossEntropy.losses = stuck
+run = given(sys.argv[1])
+run["trial"]["method"] = {"name": "cross_entropy"}
+run["run"]["silence_s"] = 2.0
+ClassifierTrial(run).train()
+"""
+
+
+def test_a_process_that_stands_still_ends_and_says_where(tmp_path):
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, str(tmp_path)],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Timeout (0:00:02)!" in done.stderr
+    assert "in stuck" in done.stderr
+    assert time.monotonic() - began < 100
+
+
+def test_between_epochs_a_process_may_wait_as_long_as_it_likes(start, tmp_path):
+    run = given(tmp_path)
+    run["run"]["silence_s"] = 0.5
+    trainable = start(run)
+    for _ in range(3):
+        trainable.train()
+        time.sleep(1.0)
 
 
 def test_a_trial_after_a_failed_one_runs(start, monkeypatch, tmp_path):
@@ -263,11 +383,11 @@ def test_a_trial_after_a_failed_one_runs(start, monkeypatch, tmp_path):
 def test_a_start_on_a_node_that_is_gone_does_not_count(start, monkeypatch, tmp_path):
     trial = reader(monkeypatch, ConnectionResetError(104, "gone"))
     monkeypatch.setattr(classifier, "_is_gone", lambda node: True)
-    for _ in range(3 * classifier._MOST_RETRIES):
+    for _ in range(3 * MOST_RETRIES):
         with pytest.raises(ConnectionResetError):
             start(given(tmp_path, trial)).train()
     noted = json.loads((tmp_path / CHECKPOINTS / "k1" / "attempt.json").read_text())
-    assert noted["starts"] == 1
+    assert noted["starts"] == [None]
 
 
 def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(start, monkeypatch, tmp_path):

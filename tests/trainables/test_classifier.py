@@ -277,7 +277,7 @@ def test_out_of_memory_is_tried_once_more_and_says_what_to_change(start, monkeyp
 def test_an_error_of_the_gpu_wants_another_process(start, monkeypatch, tmp_path, text, passes):
     trainable = start(given(tmp_path, reader(monkeypatch, RuntimeError(text))))
     if passes:
-        with pytest.raises(RuntimeError, match="CUDA|cuDNN|engine"):
+        with pytest.raises(RuntimeError, match=r"CUDA|cuDNN|engine"):
             trainable.train()
     else:
         assert trainable.train()[OUTCOME] == FAILED

@@ -3,7 +3,7 @@
 from typing import Any
 
 # What only says how long or where a study runs; its trials stay comparable
-_FREE = ("search.trials", "resources.", "provenance.")
+_FREE = ("search.trials", "resources.", "provenance.", "compare.")
 
 
 def differences(before: dict, after: dict) -> list[str]:

@@ -19,8 +19,11 @@ class Estimate:
     half_width: float | None
 
     def __str__(self) -> str:
-        spread = "" if self.half_width is None else f" ± {self.half_width:.4f}"
-        return f"{self.mean:.4f}{spread}"
+        return f"{self.mean:.4f}{self.spread}"
+
+    @property
+    def spread(self) -> str:
+        return "" if self.half_width is None else f" ± {self.half_width:.4f}"
 
 
 def estimate(values: list[float]) -> Estimate:

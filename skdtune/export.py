@@ -7,7 +7,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 
 from pathlib import Path
 
-from skdtune import flags
+from skdtune import comparison, flags
 from skdtune.errors import ConfigError, run
 from skdtune.leaderboard import rank
 from skdtune.records import Study
@@ -38,12 +38,17 @@ def document(study: Study) -> dict:
         "versions": study.versions,
     }
     resources = {"resources": study.space["resources"]} if study.space.get("resources") else {}
-    return {"trial": record.config, **resources, "provenance": origin}
+    against = comparison.against(study, record)
+    compared = {"compare": against} if against else {}
+    return {"trial": record.config, **compared, **resources, "provenance": origin}
 
 
 def text(study: Study) -> str:
     """best.yaml's content."""
-    head = "# Found by a search; train it: python -m skdtune.train best.yaml --seeds 3\n"
+    head = (
+        "# Found by a search; train it: python -m skdtune.train best.yaml --seeds 3\n"
+        "# What stands under `compare` is trained beside it; take out what you do not want.\n"
+    )
     return head + dump(document(study))
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from skdtune import records, signals, teachers
+from skdtune import comparison, records, signals, teachers
 from skdtune.artifacts import RESULT
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import MODELS, Record, Study, Writer
@@ -39,38 +39,46 @@ def finished_seeds(study: Study) -> list[Record]:
     ]
 
 
-def add_seeds(study: Study, config: dict, count: int) -> None:
-    """Puts `count` seeds on the books, from the config's own seed on, and before them the teacher
-    that they learn from when the config names none: the same network, trained by itself. Those
-    that are there stay, and what failed is tried again."""
-    first = config.get("seed", 0)
+def add_seeds(
+    study: Study, config: dict, count: int, compare: dict[str, dict] | None = None
+) -> list[Record]:
+    """Puts `count` seeds of the config on the books, then as many of each one to compare it with,
+    and before them the teacher that they learn from when a config names none: the same network,
+    trained by itself. Those that are there stay, and what failed is tried again. Returns what is
+    to be trained, in order.
+
+    The seeds go on from the config's own; one that a search has found was chosen on that very seed,
+    so they begin behind it."""
+    first = config.get("seed", 0) + bool(study.space.get("provenance"))
+    configs = {records.SEED: config, **(compare or {})}
     wanted = {}
-    if teachers.needs_own(config):
+    if any(map(teachers.needs_own, configs.values())):
         plain = {**config, "method": {"name": BASELINE}}
         wanted[records.TEACHER] = Record(records.TEACHER, records.TEACHER, {}, plain)
-    for index in range(count):
-        seeded = {**config, "seed": first + index}
-        wanted[f"seed-{index}"] = Record(f"seed-{index}", records.SEED, {}, seeded)
+    for name, one in configs.items():
+        role = records.SEED if name == records.SEED else records.COMPARED
+        for index in range(count):
+            key = comparison.key(name, index)
+            wanted[key] = Record(key, role, {}, {**one, "seed": first + index})
     study.records = wanted | study.records
-    for record in map(study.records.get, wanted):
+    chosen = [study.records[key] for key in wanted]
+    for record in chosen:
         if record.status == records.FAILED:
             record.status, record.error, record.ended = records.PENDING, "", None
+    return chosen
 
 
-def train(study: Study, count: int, writer: Writer, say: Callable[[str], None]) -> None:
-    """Trains the teacher, where one is needed, and every one of the first `count` seeds that has
-    not ended, each from its last checkpoint, and saves its model. A seed that fails leaves the
-    others alone.
+def train(study: Study, wanted: list[Record], writer: Writer, say: Callable[[str], None]) -> None:
+    """Trains what has not ended, each from its last checkpoint, and saves the models of the
+    seeds. One that fails leaves the others alone, but for a teacher.
 
     Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
-    seeds = [record for record in study.records.values() if record.role == records.SEED]
-    teacher = study.records.get(records.TEACHER)
-    if teacher is not None:
-        _attempt(study, teacher, writer, say)
-        if teacher.status != records.FINISHED:
-            return
-    for record in seeds[:count]:
+    for record in wanted:
+        if record.role == records.COMPARED:
+            _write_result(study)  # that of the config itself does not wait for the others
         _attempt(study, record, writer, say)
+        if record.role == records.TEACHER and record.status != records.FINISHED:
+            return
     _write_result(study)
 
 
@@ -107,7 +115,8 @@ def _train_one(study: Study, record: Record, writer: Writer, say: Callable[[str]
             said = time.monotonic()
             progress = f"epoch {record.epoch}/{record.config['epochs']}"
             say(f"{record.key}: {progress}, loss {report[metrics.LOSS_TOTAL]:.4f}")
-    _save_models(study, record, training)
+    if record.role != records.COMPARED:
+        _save_models(study, record, training)
     if record.role == records.TEACHER:
         teachers.keep_own(study.folder, training, record.config["model"])
     record.ended = time.time()
@@ -142,8 +151,13 @@ def _save_models(study: Study, record: Record, training: Training) -> None:
 
 
 def _write_result(study: Study) -> None:
-    found = {
-        name: {"mean": value.mean, "half_width_95": value.half_width, "values": value.values}
-        for name, value in results(study).items()
-    }
+    found: dict[str, dict] = {name: _told(value) for name, value in results(study).items()}
+    for name in list(found):
+        for other, (value, gain) in comparison.gains(study, name).items():
+            beside = found.setdefault("compared", {}).setdefault(other, {})
+            beside[name] = {**_told(value), "gain": _told(gain)}
     study.folder.write(RESULT, json.dumps(found, indent=1).encode())
+
+
+def _told(value: Estimate) -> dict:
+    return {"mean": value.mean, "half_width_95": value.half_width, "values": value.values}

@@ -23,10 +23,10 @@ TRIALS = "trials"
 MODELS = "models"  # of a final training, one a seed
 
 # Roles
-# (`default` is the authors' own setting, `first` another that the space puts in its place; `seed`
-# and `teacher` are of a final training)
+# (`default` is the authors' own setting, `first` another that the space puts in its place; the
+# others are of a final training: `compared` is what the config is measured against)
 SEARCH, DEFAULT, FIRST, BASELINE = "search", "default", "first", "baseline"
-SEED, TEACHER = "seed", "teacher"
+SEED, TEACHER, COMPARED = "seed", "teacher", "compared"
 # Statuses; a trial that is neither of the last four is to be gone on with
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
 FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"

@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from skdtune import distributions, settings, space_checks
+from skdtune import comparison, distributions, settings, space_checks
 from skdtune.errors import ConfigError, together
 from skdtune.settings import Resources, Search
 from skdtune.strict_yaml import Document, read
@@ -20,7 +20,7 @@ from trainables import sections
 from trainables.sections import Problem, nearest
 
 BASELINE = "cross_entropy"
-_TOP = ("trial", "search", "resources", "provenance")
+_TOP = ("trial", "search", "resources", "compare", "provenance")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Parameter:
 class SearchSpace:
     """name: for people. document: the file as run, overrides included; it is what is stored and
     compared. fixed: a trial's config without its searched values. parameters: by path, parents
-    before children."""
+    before children. compare: the configs that a final training is measured against, by name."""
 
     name: str
     document: dict
@@ -55,6 +55,7 @@ class SearchSpace:
     parameters: dict[str, Parameter]
     search: Search
     resources: Resources
+    compare: dict[str, dict]
 
     def suggest(self, value: Callable[[Parameter], Any]) -> dict[str, Any]:
         """The values of every parameter that is switched on, asked for one by one."""
@@ -182,7 +183,9 @@ def build(document: Document, name: str, source: str) -> SearchSpace:
         search = replace(search, trials=1)
     requested, found = settings.section("resources", Resources, data.get("resources", {}))
     problems += found
-    space = SearchSpace(name, data, fixed, parameters, search, requested)
+    compare, found = comparison.read(data.get("compare"), fixed)
+    problems += found
+    space = SearchSpace(name, data, fixed, parameters, search, requested, compare)
     problems += space_checks.problems(space, already=problems)
     if problems:
         raise ConfigError(source, _located(document, problems))

@@ -3,7 +3,7 @@ every node that sees the study sees them and none changes under it."""
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +46,11 @@ def named(space: SearchSpace) -> set[str | None]:
 def are_used(config: dict) -> bool:
     """Whether a trial's method learns from a teacher."""
     return _KEY in sections.parameters("method", config["method"]["name"])
+
+
+def asked(configs: Iterable[dict]) -> set[str | None]:
+    """What `method.teacher` is in configs with nothing left to search."""
+    return {config["method"].get(_KEY) for config in configs if are_used(config)}
 
 
 def needs_own(config: dict) -> bool:

@@ -191,7 +191,7 @@ class Mirror:
 
     def _trial_tags(self, record: Record) -> dict[str, str]:
         return {
-            KIND: "seed" if record.role == records.SEED else "trial",
+            KIND: "trial" if self.study.kind == "search" else record.role,
             TRIAL: record.key,
             _PARENT: self.parent,
             "skdtune.role": record.role,

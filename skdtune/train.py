@@ -10,9 +10,10 @@ import copy
 import shlex
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
-from skdtune import final, flags, lock, preflight, records, signals, space, teachers
+from skdtune import comparison, final, flags, lock, preflight, records, signals, space, teachers
 from skdtune.differences import differences
 from skdtune.errors import NOTHING_FINISHED, ConfigError, run, together
 from skdtune.provenance import git_commit, versions
@@ -22,6 +23,7 @@ from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
 from trainables.storage import Folder
 
+_SCORE = "test/accuracy"
 _MLFLOW_PATIENCE_S = 120.0  # at the end, for the models it has not taken yet
 
 
@@ -30,13 +32,16 @@ def main(arguments: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     study = _study(wanted, options)
     sets = preflight.load_data(wanted.fixed, final=True)
-    teachers.check(teachers.named(wanted), sets, study.folder)
+    taught = teachers.named(wanted) | teachers.asked(wanted.compare.values())
+    teachers.check(taught, sets, study.folder)
     with lock.held(study.folder, study.name):
-        final.add_seeds(study, wanted.fixed, options["seeds"])
+        chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
         study.save()
-        teachers.bring(teachers.named(wanted), study.folder)
+        teachers.bring(taught, study.folder)
+        beside = "".join(f", as many of {name}" for name in wanted.compare)
         console.print(
-            f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs, in {study.folder.uri}"
+            f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs{beside}, on "
+            f"{_device(wanted)}, in {study.folder.uri}"
         )
         small = preflight.batch_note(sets.batch_size, len(sets.train))
         if small:
@@ -44,7 +49,7 @@ def main(arguments: list[str]) -> int:
         writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
         stopped = None
         try:
-            final.train(study, options["seeds"], writer, console.print)
+            final.train(study, chosen, writer, console.print)
         except KeyboardInterrupt as error:
             stopped = error
         finally:
@@ -118,6 +123,14 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     return study
 
 
+def _device(wanted: SearchSpace) -> str:
+    """Where it trains, so that a missing GPU is seen at once and not the next morning."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    asked = " (resources.gpu asks for a GPU, there is none here)" if wanted.resources.gpu else ""
+    return f"the CPU{asked}"
+
+
 def _name(study: object) -> str | None:
     """The name of the study that the config came from, when it can be a folder's."""
     try:
@@ -134,6 +147,10 @@ def _conclude(study: Study, console: Console) -> int:
         return NOTHING_FINISHED
     for name, value in found.items():
         console.print(f"{name:14} {value}")
+    for name, (value, gain) in comparison.gains(study, _SCORE).items():
+        console.print(
+            f"{_SCORE:14} {gain.mean:+.4f}{gain.spread} over {name} ({value}, the same seeds)"
+        )
     count = len(next(iter(found.values())).values)
     what = f"mean and 95 % interval over {count} seeds" if count > 1 else "one seed: no interval"
     console.print(f"({what}, test set; records in {study.folder.uri})")

@@ -37,6 +37,8 @@ def evaluation(sets: Sets) -> Iterator[tuple[Tensor, Tensor]]:
         rows = len(sets.train) + torch.arange(len(held_out))  # they follow the training images
         parts = sets.loader.load(Request(part) for part in rows.split(size))
     else:
+        # as many values as in that many images of 32x32, but never less than fits for training
+        size = min(size, max(sets.batch_size, size * 32 * 32 // held_out.pixels[0, 0].numel()))
         parts = held_out.pixels.split(size)
     labels = held_out.labels.to(sets.mean.device).split(size)
     for pixels, answers in zip(parts, labels, strict=True):

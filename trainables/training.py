@@ -31,7 +31,8 @@ class Training:
     weights, the order of the images and the augmentation; each epoch's randomness depends on the
     seed and the epoch alone, so a resumed run equals the unbroken one. precision: of
     convolutions and matrix products; `auto` is bfloat16 where the device has it in hardware, and
-    losses are float32 in any case. channels_last: the memory layout of images and weights. compile:
+    losses are float32 in any case, and so is the network when the test set is scored, since it
+    ships so. channels_last: the memory layout of images and weights. compile:
     the backbone and the auxiliary heads with torch.compile (`compile_parts`); the first step of a
     process then takes a minute or more.
     final: train on train and validation together and score the test set."""
@@ -173,7 +174,7 @@ class Training:
 
         def forward(inputs: Tensor) -> Tensor:
             self._beat()
-            with self._autocast():
+            with self._autocast(enabled=self.split != metrics.TEST):
                 return self.method(inputs.contiguous(memory_format=self.memory_format))
 
         scores = metrics.evaluate(forward, batches.evaluation(self.sets))
@@ -187,10 +188,9 @@ class Training:
             "optimizer": self.optimizer.sgd.state_dict(),
         }
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16
-        )
+    def _autocast(self, enabled: bool = True) -> torch.autocast:
+        enabled = enabled and self.dtype is torch.bfloat16
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _cuda_devices(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []

@@ -117,8 +117,8 @@ EDITED = {
             ("cpu: 1", "cpus: 1"),
         ],
         [
-            "line 1: trail: no such section (there are trial, search, resources, provenance); "
-            "did you mean trial?",
+            "line 1: trail: no such section "
+            "(there are trial, search, resources, compare, provenance); did you mean trial?",
             "line 3: trial.epocs: a trial has no such section or setting",
             "did you mean epochs?",
             "line 4: trial.data.batchsize: digits has no such setting",

@@ -1,0 +1,80 @@
+"""What a final training is measured against: the `compare` section of a config, written by the
+export, read by the training, and the difference that it comes to."""
+
+import re
+from typing import Any
+
+from skdtune import records
+from skdtune.estimate import Estimate, estimate
+from skdtune.records import Record, Study
+from trainables import sections
+from trainables.sections import Problem
+
+_LABELS = {
+    records.BASELINE: "baseline",
+    records.DEFAULT: "authors_default",
+    records.FIRST: "first_trial",
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+def against(study: Study, winner: Record) -> dict[str, dict]:
+    """The search's references by name, each as the sections in which it differs from the winner."""
+    found: dict[str, dict] = {}
+    for record in study.records.values():
+        label = _LABELS.get(record.role)
+        differing = {
+            section: value
+            for section, value in record.config.items()
+            if winner.config.get(section) != value
+        }
+        if label and differing and label not in found:
+            found[label] = differing
+    return found
+
+
+def read(data: Any, fixed: dict) -> tuple[dict[str, dict], list[Problem]]:
+    """The configs to compare with by name, each the trial's own with some sections replaced, and
+    what is wrong with them."""
+    if data is None:
+        return {}, []
+    if not isinstance(data, dict):
+        return {}, [("compare", "must hold a name for each config to compare with")]
+    found, problems = {}, []
+    for name, replaced in data.items():
+        place = f"compare.{name}"
+        if not _NAME.fullmatch(str(name)) or name in (records.SEED, records.TEACHER):
+            problems.append(
+                (place, "a name is of small letters, digits and _, not seed or teacher")
+            )
+        if not isinstance(replaced, dict):
+            problems.append((place, "must hold the sections in which it differs from trial"))
+            continue
+        found[name] = {**fixed, **replaced}
+        problems += [
+            (f"{place}.{path}", what)
+            for path, what in sections.problems(found[name])
+            if path.partition(".")[0] in replaced  # of the others the trial is told
+        ]
+    return found, problems
+
+
+def key(name: str, index: int) -> str:
+    """Of the record that trains it with the seed of that number."""
+    return f"{name}-{index}"
+
+
+def gains(study: Study, metric: str) -> dict[str, tuple[Estimate, Estimate]]:
+    """By name what each compared config has come to, and the config's gain over it: differences
+    of runs of the same seed, which share the order of images and what weights they can."""
+    values: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {}
+    for record in study.records.values():
+        name, _, index = record.key.rpartition("-")
+        own = study.records.get(key(records.SEED, int(index))) if index.isdigit() else None
+        if record.role != records.COMPARED or own is None:
+            continue
+        if {record.status, own.status} == {records.FINISHED} and record.seed == own.seed:
+            values.setdefault(name, []).append(record.last[metric])
+            differences.setdefault(name, []).append(own.last[metric] - record.last[metric])
+    return {name: (estimate(values[name]), estimate(differences[name])) for name in values}

@@ -3,6 +3,7 @@
 import copy
 import heapq
 from collections.abc import Container, Sequence
+from operator import attrgetter
 
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -20,7 +21,7 @@ class BoundedStorage(InMemoryStorage):
         self.sign = 1 if mode == "max" else -1
         self.most, self.best = most, best
         self._live: set[int] = set()  # ids of those that have not ended
-        self._shown: list[FrozenTrial] | None = None  # of those that have; None: to be chosen anew
+        self._shown: list[FrozenTrial] = []  # of those that have; one never changes any more
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial_id = super().create_new_trial(study_id, template_trial)
@@ -41,26 +42,24 @@ class BoundedStorage(InMemoryStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        if self._shown is None:
-            self._shown = self._chosen(study_id)
         live = [self.get_trial(trial_id) for trial_id in self._live]
         found = [t for t in (*self._shown, *live) if states is None or t.state in states]
-        found.sort(key=lambda trial: trial.number)
+        found.sort(key=attrgetter("number"))
         return copy.deepcopy(found) if deepcopy else found
 
     def _note(self, trial_id: int, state: TrialState) -> None:
         if state.is_finished():
             self._live.discard(trial_id)
-            self._shown = None
+            self._shown = self._chosen([*self._shown, self.get_trial(trial_id)])
         else:
             self._live.add(trial_id)
 
-    def _chosen(self, study_id: int) -> list[FrozenTrial]:
-        """The trials that have ended and are shown. An ended one never changes."""
-        every = super().get_all_trials(study_id, deepcopy=False)
-        ended = [trial for trial in every if trial.state.is_finished()]
+    def _chosen(self, ended: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The ones to show. Those shown before and the one that has just ended hold all that may
+        be among them: a trial that was passed over is neither of the best nor of the newest."""
         if len(ended) <= self.most:
             return ended
+        ended.sort(key=attrgetter("number"))
         scored = [trial for trial in ended if trial.state == TrialState.COMPLETE]
         top = heapq.nlargest(self.best, scored, key=lambda trial: self.sign * trial.value)
         kept = {trial.number for trial in top}

@@ -1,6 +1,7 @@
 """A plan to Ray Tune: sampler, scheduler, retries, reused workers; runs until the plan is done
 or stopped."""
 
+import gc
 import tempfile
 
 from ray import tune
@@ -66,4 +67,8 @@ def run(
                 verbose=0,
             ),
         )
+        # Whatever the imports made stays: a full collection went through it for half a second,
+        # in which no trial is answered.
+        gc.collect()
+        gc.freeze()
         tuner.fit()

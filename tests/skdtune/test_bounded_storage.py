@@ -1,5 +1,7 @@
 """The bounded storage: what the sampler is shown, and that a short search is as it was."""
 
+import random
+
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
@@ -65,3 +67,24 @@ def test_up_to_the_bound_it_suggests_what_optunas_own_storage_would() -> None:
         suggested.append([trial.params["x"] for trial in study.trials])
 
     assert suggested[0] == suggested[1]
+
+
+def test_what_is_shown_is_chosen_among_all_that_have_ended() -> None:
+    """Trial by trial, though nobody goes through all of them."""
+    draw = random.Random(0)
+    study = _study(BoundedStorage("max", most=12, best=4), "maximize")
+    ended: dict[int, float | None] = {}
+    running = [study.ask() for _ in range(3)]
+    for _ in range(200):
+        trial = running.pop(draw.randrange(len(running)))  # not in the order in which they began
+        value = draw.choice([None, draw.random(), 0.5])
+        ended[trial.number] = value
+        study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
+        running.append(study.ask())
+
+        scored = sorted(n for n, score in ended.items() if score is not None)
+        best = sorted(scored, key=lambda number: -ended[number])[:4]
+        rest = sorted(set(ended) - set(best))[-(12 - len(best)) :]
+        wanted = sorted(ended) if len(ended) <= 12 else sorted({*best, *rest})
+        shown = study.get_trials(deepcopy=False)
+        assert [t.number for t in shown if t.state.is_finished()] == wanted

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from skdtune import environment, signals
+from trainables.folders import BrokenFile
 
 USAGE = 2  # exit code of a mistake in a file or a flag
 NOTHING_FINISHED = 1
@@ -49,6 +50,9 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         code = main(sys.argv[1:])
     except ConfigError as error:
         print(error, file=sys.stderr)
+        code = USAGE
+    except BrokenFile as error:
+        print(ConfigError(error.source, [error.problem]), file=sys.stderr)
         code = USAGE
     except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)

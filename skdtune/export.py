@@ -5,6 +5,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 
     errors.begin()
 
+from itertools import count
 from pathlib import Path
 
 from skdtune import comparison, flags
@@ -63,11 +64,24 @@ def main(arguments: list[str]) -> int:
     content = text(find(options["study"], options["tracking_uri"]))
     path = Path(options["output"])
     try:
+        kept = _moved_aside(path, content)
         Folder(path.absolute().parent).write(path.name, content.encode())
     except (OSError, ValueError) as error:
         raise ConfigError("--output", [f"{path} cannot be written: {error}"]) from None
+    if kept:
+        print(f"another {path} was there; it is {kept} now")
     print(f"{path}: python -m skdtune.train {path} --seeds 3")
     return 0
+
+
+def _moved_aside(path: Path, content: str) -> Path | None:
+    """Where a file of that name with other content is now. Errors: OSError."""
+    if not path.is_file() or path.read_bytes() == content.encode():
+        return None
+    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
+    free = next(name for name in names if not name.exists())
+    path.rename(free)
+    return free
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 from skdtune import flags, records, space
 from skdtune.errors import ConfigError, together
 from skdtune.finding import STUDIES, newest, on_disk
+from skdtune.plan import is_beside
 from skdtune.records import Study
 from skdtune.space import SearchSpace
 from skdtune.strict_yaml import Document
@@ -61,15 +62,25 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
 
 
 def _existing(options: dict[str, Any]) -> Study:
-    """The study that `--resume` means."""
+    """The study that `--resume` means. Errors: ConfigError when there is none, and when it has
+    more trials than are asked for."""
+    study = _search(records.load(_place(options)))
+    there = sum(not is_beside(record) for record in study.records.values())
+    if options["trials"] is not None and options["trials"] < there:
+        problem = f"--trials {options['trials']}: it has {there} already, the baseline not counted"
+        raise ConfigError(f"study {study.name}", [problem])
+    return study
+
+
+def _place(options: dict[str, Any]) -> Folder:
     if options["storage"]:
-        return _search(records.load(_folder(options["storage"])))
+        return _folder(options["storage"])
     name, asked = options["name"], options["space"]
     folder = on_disk(name) if name else newest(PurePosixPath(asked).stem if asked else None)
     if folder is None:
         which = " ".join(["no study", *filter(None, [name or asked])])
         raise ConfigError("--resume", [f"{which} in ./{STUDIES} to resume"])
-    return _search(records.load(folder))
+    return folder
 
 
 def _search(study: Study) -> Study:

@@ -115,14 +115,21 @@ def test_the_program_writes_the_file_and_says_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "best.yaml").write_text("old")
+    (tmp_path / "best.1.yaml").write_text("older")
+    what_next = "best.yaml: python -m skdtune.train best.yaml --seeds 3\n"
 
     assert export.main([]) == 0
-    assert capsys.readouterr().out == ("best.yaml: python -m skdtune.train best.yaml --seeds 3\n")
+    moved = "another best.yaml was there; it is best.2.yaml now\n"
+    assert capsys.readouterr().out == moved + what_next
+    assert (tmp_path / "best.2.yaml").read_text() == "old"
+    assert export.main([]) == 0
+    assert capsys.readouterr().out == what_next, "the same again is no other"
     assert export.main(["tiny", "--output", "new/mine.yaml"]) == 0
 
     assert (tmp_path / "best.yaml").read_text() == export.text(study)
     assert (tmp_path / "new" / "mine.yaml").read_text() == export.text(study)
-    assert {path.name for path in tmp_path.iterdir()} == {"studies", "best.yaml", "new"}
+    kept = {"best.1.yaml", "best.2.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"studies", "best.yaml", "new", *kept}
 
 
 def test_the_file_says_how_to_train_it(study: Study) -> None:

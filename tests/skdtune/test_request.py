@@ -179,6 +179,14 @@ class TestResume:
         assert wanted.space.search.trials == 40
         assert wanted.old.space["search"]["trials"] == 6
 
+    def test_asks_for_no_fewer_than_there_are(self, tmp_path: Path) -> None:
+        study = builders.mixed_study(tmp_path / "studies" / "mine")
+        inside = len(study.records) - 1  # all but the baseline
+        assert asked("--resume", "--name=mine", f"--trials={inside}").space.search.trials == inside
+        (problem,) = problems("--resume", "--name=mine", f"--trials={inside - 1}")
+        said = f"it has {inside} already, the baseline not counted"
+        assert problem == f"--trials {inside - 1}: {said}"
+
     def test_of_what_is_not_there(self) -> None:
         assert problems("--resume") == ["no study in ./studies to resume"]
         assert problems("--resume", "--name=mine") == ["no study mine in ./studies to resume"]

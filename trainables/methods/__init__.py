@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from trainables.folders import modules
+from trainables.folders import modules, refuse
 from trainables.models import Classifier
 
 # What stands beside each image of a batch: another augmented view of it, or another image of its
@@ -69,7 +69,8 @@ class Method(nn.Module):
 
 
 def classes() -> dict[str, type[Method]]:
-    """Every method by name: the one subclass of `Method` that each file of this folder defines."""
+    """Every method by name: the one subclass of `Method` that each file of this folder defines.
+    Errors: BrokenFile."""
     found = {}
     for name, module in modules(sys.modules[__name__]).items():
         own = [
@@ -80,7 +81,7 @@ def classes() -> dict[str, type[Method]]:
             and kind.__module__ == module.__name__
         ]
         if len(own) != 1:
-            raise TypeError(f"{module.__name__} must define one Method, not {len(own)}")
+            raise refuse(module, f"it must define one Method, not {len(own)}")
         found[name] = own[0]
     return found
 

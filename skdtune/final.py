@@ -103,7 +103,8 @@ def _train_one(study: Study, record: Record, writer: Writer, say: Callable[[str]
     record.started = record.started or time.time()
     record.status, record.attempts = records.RUNNING, record.attempts + 1
     writer.put(record)
-    checkpoints = Checkpoints(study.folder.folder(CHECKPOINTS).folder(record.key), record.key)
+    folder = study.folder.folder(CHECKPOINTS).folder(record.key)
+    checkpoints = Checkpoints(folder, record.identity)
     training = Training(**teachers.equipped(record.config, study.folder), final=True)
     said = time.monotonic()
     for report in training.epochs(checkpoints):

@@ -16,7 +16,6 @@ from skdtune import records
 from skdtune.errors import ConfigError
 from trainables.storage import Folder
 
-_OWNER = "owner.json"
 _LOCK = ".lock"
 _BEAT_S = 10.0
 _DEAD_AFTER_S = 60.0
@@ -43,10 +42,10 @@ def held(folder: Folder, name: str) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"study {name}", [f"{folder.uri} cannot be written: {error}"]) from None
     try:
-        folder.write(_OWNER, json.dumps(records.owner()).encode())
+        folder.write(records.OWNER, json.dumps(records.owner()).encode())
         yield
     finally:
-        folder.delete(_OWNER)
+        folder.delete(records.OWNER)
         _leave_no_trace(folder.local)
         lock.release()
 
@@ -66,9 +65,9 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
         while not stop.wait(_BEAT_S):
             with suppress(OSError):  # the store may be away for a moment
                 if is_mine():
-                    folder.write(_OWNER, json.dumps({**me, "beat": time.time()}).encode())
+                    folder.write(records.OWNER, json.dumps({**me, "beat": time.time()}).encode())
 
-    folder.write(_OWNER, json.dumps({**me, "beat": time.time()}).encode())
+    folder.write(records.OWNER, json.dumps({**me, "beat": time.time()}).encode())
     time.sleep(_SETTLE_S)
     if _read(folder).get("token") != me["token"]:
         raise _refusal(folder, name, _read(folder))
@@ -80,7 +79,7 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
         stop.set()
         thread.join()
         if is_mine():  # else we were taken for dead, and another owner has the study
-            folder.delete(_OWNER)
+            folder.delete(records.OWNER)
 
 
 def _leave_no_trace(folder: Path) -> None:
@@ -94,7 +93,7 @@ def _leave_no_trace(folder: Path) -> None:
 
 def _read(folder: Folder) -> dict:
     try:
-        return json.loads(folder.read(_OWNER))
+        return json.loads(folder.read(records.OWNER))
     except (OSError, ValueError):
         return {}
 

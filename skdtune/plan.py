@@ -78,6 +78,7 @@ class Plan:
         """What Tune hands to the trainable."""
         run = {
             "key": record.key,
+            "identity": record.identity,
             "role": record.role,
             "beside": is_beside(record),
             "study": self.study.folder.uri,

@@ -2,7 +2,9 @@
 trial."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import socket
 import threading
@@ -20,6 +22,8 @@ from trainables.storage import Folder
 FORMAT = 1
 STUDY_FILE = "study.json"
 TRIALS = "trials"
+BEGUN = ".begun"  # there until the study's own file is
+OWNER = "owner.json"  # who holds the study
 MODELS = "models"  # of a final training, one a seed
 
 # Roles
@@ -31,6 +35,7 @@ SEED, TEACHER, COMPARED = "seed", "teacher", "compared"
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
 FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"
 ENDED = (FINISHED, STOPPED, DIVERGED, FAILED)
+STATUSES = (PENDING, RUNNING, INTERRUPTED, *ENDED)
 
 
 @dataclass
@@ -68,6 +73,13 @@ class Record:
     def epoch(self) -> int:
         """How many epochs are on record."""
         return self.last.get(metrics.EPOCH, 0)
+
+    @property
+    def identity(self) -> str:
+        """Its key and what it is trained with: whose a checkpoint is. A key alone could come to
+        another trial when a record is lost."""
+        config = json.dumps(self.config, sort_keys=True).encode()
+        return f"{self.key} {hashlib.sha256(config).hexdigest()[:16]}"
 
     @property
     def has_ended(self) -> bool:
@@ -131,9 +143,9 @@ def load(folder: Folder) -> Study:
         study = Study(**content, folder=folder)
         if not isinstance(study.space, dict) or not isinstance(study.name, str):
             raise TypeError("its space or its name is missing")
-        for name in [f"{TRIALS}/{found}" for found in folder.names(TRIALS)]:
-            record = Record(**_decode(folder.read(name)))
-            study.records[record.key] = record
+        for stem in [found[:-5] for found in folder.names(TRIALS) if found.endswith(".json")]:
+            name = f"{TRIALS}/{stem}.json"
+            study.records[stem] = _record(stem, _decode(folder.read(name)))
     except FileNotFoundError:
         raise ConfigError(
             folder.uri, [f"there is no study here ({STUDY_FILE} is missing)"]
@@ -215,6 +227,25 @@ class Writer:
                     time.sleep(pause_s)
 
 
+def refuse_strangers(folder: Folder, flag: str) -> None:
+    """Errors: ConfigError for a folder of other things, of which a study would overwrite some."""
+    found = [name for name in folder.names() if name != OWNER]
+    if found and not is_study(folder) and not folder.exists(BEGUN):
+        listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        problem = f"{folder.uri} holds what is no study ({listed}); name an empty or a new folder"
+        raise ConfigError(flag, [problem])
+
+
+def begin(folder: Folder) -> None:
+    """Marks a folder as that of a study which is not written yet, and clears what an earlier start,
+    killed before it had written its own, has left. Errors: OSError."""
+    if folder.exists(BEGUN):
+        for name in folder.names():
+            if name != OWNER:
+                folder.delete(name)
+    folder.write(BEGUN, b"")
+
+
 def owner() -> dict[str, Any]:
     """Who is running a study, for the message to whoever tries to run it too."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
@@ -235,6 +266,24 @@ def _lined(value: object) -> str:
 
 # Python's encoder is many times slower when it indents: that was a tenth of the driver's time
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _record(key: str, content: dict) -> Record:
+    """A trial's record. Errors: TypeError, ValueError for what no study has written."""
+    record = Record(**content)
+    wanted = {"params": dict, "config": dict, "epochs": list, "attempts": int, "role": str}
+    wrong = [name for name, kind in wanted.items() if not isinstance(content.get(name), kind)]
+    if wrong:
+        raise ValueError(f"its {wrong[0]} is not what it must be")
+    if record.key != key or record.status not in STATUSES:
+        raise ValueError(f"it is of trial {record.key}, {record.status}")
+    if type(record.config.get("epochs")) is not int:
+        raise ValueError("its config has no number of epochs")
+    for report in record.epochs:
+        numbers = report.values() if isinstance(report, dict) else [None]
+        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+            raise ValueError("a report of its epochs holds what is no number")
+    return record
 
 
 def _decode(data: bytes) -> dict:

@@ -164,6 +164,7 @@ def _new_place(options: dict[str, Any], wanted: SearchSpace | None) -> tuple[str
     else:
         name = name or f"{wanted.name if wanted else ''}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Folder(STUDIES / name)
+    records.refuse_strangers(folder, "--storage" if options["storage"] else f"study {name}")
     if records.is_study(folder):
         ended = sum(record.has_ended for record in records.load(folder).records.values())
         where = f"{ended} trials ended, in {folder.uri}"

@@ -176,11 +176,13 @@ def _write(study: Study, space: SearchSpace, new: bool) -> None:
     """Teachers and records first: a study whose own file is there is complete."""
     try:
         if new:
-            study.folder.delete(records.TRIALS)  # of a start that was killed before it was complete
+            records.begin(study.folder)
         teachers.bring(teachers.named(space), study.folder)
         for record in study.unfinished:
             study.save_record(record)
         study.save()
+        if new:
+            study.folder.delete(records.BEGUN)
     except OSError as error:
         raise ConfigError("--storage", [f"{study.folder.uri} cannot be written: {error}"]) from None
 

@@ -113,7 +113,7 @@ def take_baseline(study: Study) -> None:
         raise NoTeacher(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
     folder = study.folder.folder(f"{CHECKPOINTS}/{baseline.key}")
     training = Training(**baseline.config, device=torch.device("cpu"))
-    training.resume(Checkpoints(folder, baseline.key))
+    training.resume(Checkpoints(folder, baseline.identity))
     if training.epoch < baseline.config["epochs"]:
         raise NoTeacher(f"the teacher, trial {baseline.key}, has lost its last checkpoint")
     keep_own(study.folder, training, baseline.config["model"])

@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     study = _study(wanted, options)
     sets = preflight.load_data(wanted.fixed, final=True)
+    _same_images(study, sets.fingerprint())
     taught = teachers.named(wanted) | teachers.asked(wanted.compare.values())
     teachers.check(taught, sets, study.folder)
     with lock.held(study.folder, study.name):
@@ -109,6 +110,7 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     origin = wanted.document.get("provenance") or {}
     name = _name(origin.get("study")) or wanted.name
     folder = Folder(options["output"] or Path("trained") / name)
+    records.refuse_strangers(folder, "--output")
     if not records.is_study(folder):
         study = Study(name, "training", copy.deepcopy(wanted.document), wanted.name, folder=folder)
         study.versions, study.commit = versions(), git_commit()
@@ -121,6 +123,13 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     study.tracking_uri = options["tracking_uri"] or study.tracking_uri or default_uri()
     study.tracking_uri = absolute(study.tracking_uri)
     return study
+
+
+def _same_images(study: Study, fingerprint: str) -> None:
+    """Errors: ConfigError when the seeds that are there were trained on others."""
+    if study.data.setdefault("fingerprint", fingerprint) != fingerprint:
+        problem = f"images or labels have changed since {study.folder.uri} was begun"
+        raise ConfigError("--output", [f"{problem}; give another --output"])
 
 
 def _device(wanted: SearchSpace) -> str:

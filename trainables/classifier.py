@@ -46,10 +46,10 @@ class ClassifierTrial(tune.Trainable):
     """Trains one config; an epoch a step.
 
     The config Tune hands over is `{"trial": the config, "run": {"key", "study", "after",
-    "threads", "device", "session", "images", "silence_s"}}`: the trial's key, the study's folder,
-    the last epoch the study has on record, CPU threads, `cpu` or `cuda`, which run of the study
-    this is, the fingerprint of the images that it trains on (None: any), and how long a batch may
-    take before the process counts as hung. It looks
+    "identity", "threads", "device", "session", "images", "silence_s"}}`: the trial's key, the
+    study's folder, the last epoch the study has on record, whose its checkpoints are, CPU threads,
+    `cpu` or `cuda`, which run of the study this is, the fingerprint of the images that it trains on
+    (None: any), and how long a batch may take before the process counts as hung. It looks
     for its own checkpoints, so a retry, a resumed study and a lost node are all one path, and
     reports each epoch that the record lacks without training it again. The process is reused:
     every trial builds all it needs afresh, and only the image set stays."""
@@ -109,7 +109,7 @@ class ClassifierTrial(tune.Trainable):
             if not study.exists():
                 raise UnfitNode(f"{study.uri}, the study, is not seen on {socket.gethostname()}")
             folder = study.folder(f"{CHECKPOINTS}/{self.run['key']}")
-            self.checkpoints = Checkpoints(folder, self.run["key"])
+            self.checkpoints = Checkpoints(folder, self.run["identity"])
             self.attempts = Attempts(folder, self.run["session"], _node())
             self.attempts.begin(self.checkpoints.newest_epoch, _is_gone)
             self.reports = self._epochs()

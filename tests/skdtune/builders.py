@@ -122,8 +122,9 @@ def mixed_study(folder: Path | str, name: str = "tiny", unfinished: bool = False
     checkpoint = {"epoch": EPOCHS, "weights": torch.arange(3.0)}
     for key in (keys[0], keys[2]):
         place = f"{CHECKPOINTS}/{key}"
-        saved = Checkpoints(study.folder.folder(place), key).save(EPOCHS, checkpoint)
-        study.records[key].checkpoint = f"{place}/{saved}"
+        record = study.records[key]
+        saved = Checkpoints(study.folder.folder(place), record.identity).save(EPOCHS, checkpoint)
+        record.checkpoint = f"{place}/{saved}"
     save(study)
     return study
 

@@ -181,7 +181,7 @@ def test_the_files_of_the_study_are_its_artifacts(tmp_path, uri):
     lines = list(csv.DictReader(io.StringIO(artifact(uri, mirror.parent, "leaderboard.csv"))))
     assert [line["trial"] for line in lines] == [row.key for row in board.rows]
     manifest = json.loads(artifact(uri, mirror.parent, "checkpoint/manifest.json"))
-    assert manifest["trial"] == board.winner.key
+    assert manifest["trial"] == board.winner.record.identity
     assert parent["tags"]["skdtune.winner"] == board.winner.key
     assert parent["tags"]["skdtune.search_score"] == f"val/accuracy {board.winner.score:.4f}"
     for key, child in mirror.children.items():

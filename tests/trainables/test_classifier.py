@@ -34,6 +34,7 @@ from trainables.training import Training
 def given(study, trial=None, key="k1", after=0, session="s1") -> dict:
     run = {
         "key": key,
+        "identity": key,
         "study": str(study),
         "after": after,
         "threads": 1,

@@ -276,7 +276,7 @@ def _space(trials: int) -> SearchSpace:
         f"trial.epochs={REPORTS}",
         f"search.scheduler.grace_period={REPORTS}",
     ]
-    changes = flags.overrides(edits)
+    changes, _ = flags.overrides(edits)
     return space.load(space.locate("quickstart"), lambda data: flags.apply(data, changes))
 
 

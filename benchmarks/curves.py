@@ -96,7 +96,7 @@ def read(path: Path) -> Table:
 
 
 def load_space(name: str, edits: list[str]) -> SearchSpace:
-    changes = flags.overrides(edits)
+    changes, _ = flags.overrides(edits)
     return space.load(space.locate(name), lambda document: flags.apply(document, changes))
 
 

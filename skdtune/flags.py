@@ -142,6 +142,9 @@ def tracking_uri(text: str) -> str:
         raise ValueError(
             f"{text!r}: a database or a server ({listed}), such as sqlite:///mlflow.db"
         )
+    file = text.partition(":///")[2].partition("?")[0]
+    if scheme == "sqlite" and file in ("", ":memory:"):  # SQLite would keep it in memory
+        raise ValueError(f"{text!r} names no file; three slashes and a path, sqlite:///mlflow.db")
     return text
 
 
@@ -149,6 +152,8 @@ def storage(text: str) -> str:
     """A path or URI for a study; no secrets, since workers are told it."""
     if not text.strip() or "\0" in text:
         raise ValueError(f"{text!r} is not a path or URI")
+    if text.startswith("file://") and urlsplit(text).netloc not in ("", "localhost"):
+        raise ValueError(f"{text!r}: a full path has three slashes, file:///folder")
     return _without_secrets(text, "the file system's own environment variables")
 
 
@@ -177,9 +182,8 @@ def one_of(choices: Iterable[str]) -> Callable[[str], str]:
     return check
 
 
-def overrides(flags: list[str] | None) -> list[tuple[list[str], Any]]:
-    """`--set PATH=VALUE` as (path, value). Errors: ConfigError with every one that cannot be
-    read."""
+def overrides(flags: list[str] | None) -> tuple[list[tuple[list[str], Any]], list[str]]:
+    """`--set PATH=VALUE` as (path, value), and what is wrong with those that cannot be read."""
     edits, problems = [], []
     for flag in flags or []:
         path, equals, text = flag.partition("=")
@@ -191,9 +195,7 @@ def overrides(flags: list[str] | None) -> list[tuple[list[str], Any]]:
             edits.append((keys, strict_yaml.scalar(text, f"--set {path}")))
         except ConfigError as error:
             problems += [f"--set {path}: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError("--set", problems)
-    return edits
+    return edits, problems
 
 
 def apply(data: Any, edits: list[tuple[list[str], Any]]) -> None:

@@ -194,7 +194,12 @@ def main(arguments: list[str]) -> int:
     board = rank(find(options["study"], options["tracking_uri"]))
     if options["format"] == "table":
         console = Console()
-        show(board, Console(width=None if console.is_terminal else 200))
+        console = Console(width=None if console.is_terminal else 200)
+        with (
+            console.capture() as table
+        ):  # printed by Python: rich ends the program at a closed pipe
+            show(board, console)
+        print(table.get(), end="")
     else:
         print(as_json(board) if options["format"] == "json" else as_csv(board))
     return 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from skdtune import flags, records, space
+from skdtune import distributions, flags, records, space
 from skdtune.errors import ConfigError, together
 from skdtune.finding import STUDIES, newest, on_disk
 from skdtune.plan import is_beside
@@ -36,11 +36,10 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
     options = parser.read(arguments)
     if parser.problems:
         errors.append(ConfigError(parser.program, parser.problems))
-    edits, old, wanted, place = [], None, None, None
-    try:
-        edits = flags.overrides(options["set"])
-    except ConfigError as error:
-        errors.append(error)
+    old, wanted, place = None, None, None
+    edits, problems = flags.overrides(options["set"])
+    if problems:
+        errors.append(ConfigError("--set", problems))
     try:
         old = _existing(options) if options["resume"] else None
     except ConfigError as error:
@@ -109,17 +108,19 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
 
 
 def _settle(data: dict, edits: list) -> None:
-    """A parameter that `--set` fixes, or switches off, is no longer one of the first trials'."""
-    search = data.get("search")
+    """A parameter that `--set` fixes, switches off, or leaves out of a section that it replaces is
+    no longer one of the first trials'."""
+    search, trial = data.get("search"), data.get("trial")
     first = search.get("first_trials") if isinstance(search, dict) else None
-    fixed = {
-        "/".join(keys[1:]): value
-        for keys, value in edits
-        if keys[0] == "trial" and not isinstance(value, dict)
-    }
+    touched = {"/".join(keys[1:]): value for keys, value in edits if keys[0] == "trial"}
+    fixed = {path: value for path, value in touched.items() if not isinstance(value, dict)}
+    gone = fixed.keys() | _switched_off(trial, fixed)
     for entry in first if isinstance(first, list) else []:
-        if isinstance(entry, dict):
-            for path in entry.keys() & (fixed.keys() | _switched_off(data.get("trial"), fixed)):
+        for path in list(entry) if isinstance(entry, dict) else []:
+            section, _, key = str(path).partition("/")
+            inside = trial.get(section) if isinstance(trial, dict) else None
+            leaf = inside.get(key) if isinstance(inside, dict) else None
+            if path in gone or (section in touched and not distributions.is_leaf(leaf)):
                 del entry[path]
 
 

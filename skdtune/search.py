@@ -13,6 +13,7 @@ from rich.console import Console
 
 from skdtune import cluster, dry_run, flags, leaderboard, records, request, session
 from skdtune.errors import NOTHING_FINISHED, run
+from skdtune.records import Study
 from skdtune.session import Ending
 
 
@@ -71,7 +72,7 @@ def _parser() -> flags.Parser:
 def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
     """Prints what came of it; returns the exit code."""
     study = ending.study
-    place = storage or study.name
+    place = storage or _called(study)
     board = leaderboard.rank(study)
     wide = Console(width=None if console.is_terminal else 200, highlight=False)
     leaderboard.show(board, wide)
@@ -86,14 +87,17 @@ def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
         )
     console.print(f"{ending.seconds:.0f} s")
     if ending.stopped:
-        where = (
-            f"--storage {shlex.quote(storage)}" if storage else f"--name {shlex.quote(study.name)}"
-        )
+        where = f"--storage {shlex.quote(storage)}" if storage else f"--name {shlex.quote(place)}"
         console.print(f"stopped: {ending.stopped}")
         console.print(f"go on with: python -m skdtune.search --resume {where}")
         return 128 + ending.signal if ending.signal else NOTHING_FINISHED
     finished = any(record.status == records.FINISHED for record in study.records.values())
     return 0 if finished else NOTHING_FINISHED
+
+
+def _called(study: Study) -> str:
+    """What the programs find it by: the name of its folder, which one may have renamed."""
+    return study.folder.name if study.folder.local else study.name
 
 
 def _silence() -> None:

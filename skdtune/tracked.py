@@ -11,6 +11,7 @@ from mlflow.entities import Run
 
 from skdtune import records
 from skdtune.records import Record, Study
+from skdtune.tracking_uri import database
 from trainables import metrics
 
 EXPERIMENT = "skdtune"
@@ -21,8 +22,8 @@ STUDY, KIND, TRIAL = "skdtune.study", "skdtune.kind", "skdtune.trial"
 def exists(uri: str) -> bool:
     """Whether there is anything to read; looking into a database file that is not there makes
     it."""
-    scheme, _, place = uri.partition(":///")
-    return not scheme.startswith("sqlite") or Path(place).is_file()
+    path = database(uri)
+    return path is None or path.is_file()
 
 
 def read_study(name: str, uri: str) -> Study | None:

@@ -19,6 +19,7 @@ from skdtune.leaderboard import rank
 from skdtune.records import Record, Study
 from skdtune.strict_yaml import dump
 from skdtune.tracked import EXPERIMENT, KIND, STUDY, STUDY_ID, TRIAL, search
+from skdtune.tracking_uri import database
 from trainables import metrics
 
 _MIRRORED = "skdtune.mirrored"
@@ -214,10 +215,9 @@ def _experiment(client: MlflowClient, uri: str) -> str:
     time."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
-        place = None
-        if uri.startswith("sqlite"):  # else MLflow keeps artifacts below the working folder
-            database = Path(uri.partition(":///")[2]).absolute()
-            place = (database.parent / "mlartifacts").as_uri()
+        path, place = database(uri), None
+        if path is not None:  # else MLflow keeps artifacts below the working folder
+            place = (path.absolute().parent / "mlartifacts").as_uri()
         try:
             return client.create_experiment(EXPERIMENT, artifact_location=place)
         except MlflowException:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 from skdtune import flags
 from skdtune.errors import ConfigError
@@ -11,10 +12,22 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 
 def absolute(uri: str) -> str:
     """A database file by its full path, so that a study finds it from any folder."""
-    scheme, separator, place = uri.partition(":///")
-    if not separator or not scheme.startswith("sqlite") or place in ("", ":memory:"):
+    path = database(uri)
+    if path is None:
         return uri
-    return f"{scheme}:///{Path(place).absolute()}"
+    scheme, _, place = uri.partition(":///")
+    _, mark, options = place.partition("?")
+    written = str(path.absolute()).replace("%", "%25").replace("?", "%3F")
+    return f"{scheme}:///{written}{mark}{options}"
+
+
+def database(uri: str) -> Path | None:
+    """The file of an SQLite database, in a URI by SQLAlchemy's rules: escapes such as `%20`, and
+    options behind a question mark. None for anything else."""
+    scheme, separator, place = uri.partition(":///")
+    if not separator or not scheme.startswith("sqlite"):
+        return None
+    return Path(unquote(place.partition("?")[0]))
 
 
 def default_uri() -> str:

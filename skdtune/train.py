@@ -80,8 +80,10 @@ def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
     options = parser.read(arguments)
     errors = [ConfigError(parser.program, parser.problems)] if parser.problems else []
     wanted = None
+    edits, problems = flags.overrides(options["set"])
+    if problems:
+        errors.append(ConfigError("--set", problems))
     try:
-        edits = flags.overrides(options["set"])
         if options["config"] is not None:
             wanted = space.load(
                 space.locate(options["config"]), lambda data: flags.apply(data, edits)

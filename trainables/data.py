@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,26 +136,35 @@ def _build(
 def _search_parts(source: Source, fraction: float, seed: int) -> Parts:
     if source.validation is not None:
         return source.train, source.validation
-    train = source.train if source.test else _split(source.train, _TEST_FRACTION, _TEST_SEED)[0]
-    return _split(train, fraction, seed)
+    classes = source.classes
+    if source.test:
+        return _split(source.train, fraction, seed, classes)
+    train, _ = _split(source.train, _TEST_FRACTION, _TEST_SEED, classes)
+    return _split(train, fraction, seed, classes, " after the test part is taken")
 
 
 def _final_parts(source: Source) -> Parts:
     if source.test is None:
-        return _split(source.train, _TEST_FRACTION, _TEST_SEED)
+        return _split(source.train, _TEST_FRACTION, _TEST_SEED, source.classes)
     if source.validation is None:
         return source.train, source.test()
     return source.train.joined(source.validation), source.test()
 
 
-def _split(images: Images | Files, fraction: float, seed: int) -> Parts:
-    """(rest, held out): of each class the same share, at least one image on both sides."""
+def _split(
+    images: Images | Files, fraction: float, seed: int, classes: Sequence[str], when: str = ""
+) -> Parts:
+    """(rest, held out): of each class the same share, at least one image on both sides. when: it
+    is done, in an error."""
     generator = Generator().manual_seed(seed)
     rest, held_out = [], []
-    for label in range(int(images.labels.max()) + 1):
+    counts = images.labels.bincount().tolist()
+    few = [f"{classes[label]} has {count}" for label, count in enumerate(counts) if count < 2]
+    if few:
+        listed = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        raise DataError(f"too few images of a class to hold one out{when}: {listed}")
+    for label in range(len(counts)):
         members = (images.labels == label).nonzero()[:, 0]
-        if len(members) < 2:
-            raise DataError(f"class {label} has {len(members)} image(s): too few to hold one out")
         members = members[torch.randperm(len(members), generator=generator)]
         count = min(max(1, math.floor(len(members) * fraction + 0.5)), len(members) - 1)
         held_out.append(members[:count])

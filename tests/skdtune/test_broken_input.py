@@ -857,7 +857,9 @@ def test_data_that_is_missing_or_damaged_is_found_before_anything_starts(
     (tmp_path / "images/dog/1.png").unlink()
     (tmp_path / "images/dog/2.png").unlink()
     assert f"{tmp_path}/images: no images in dog" in said("{name: imagefolder, root: images}")
-    assert "class 0 has 1 image(s): too few to hold one out" in said("{name: synthetic, images: 4}")
+    assert "hold one out after the test part is taken: 0 has 1, 1 has 1" in said(
+        "{name: synthetic, images: 4}"
+    )
 
 
 TRAIN = {

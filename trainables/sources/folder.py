@@ -10,6 +10,8 @@ from trainables.listing import Listing
 
 __all__ = ["imagefolder"]
 
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
 
 def imagefolder(root: Path, *, image_size: Count | None = None) -> Source:
     """A folder of one folder of images a class, of any size and mode, read as RGB.
@@ -22,8 +24,15 @@ def imagefolder(root: Path, *, image_size: Count | None = None) -> Source:
         raise DataError(
             f"{root}: no such folder; trial.data.root must be a folder of class folders"
         )
-    train_folder = root / "train"  # a class may have that name too: it holds images, not folders
-    if not (train_folder.is_dir() and any(entry.is_dir() for entry in train_folder.iterdir())):
+    train_folder = root / "train"
+    if not _has_folders(train_folder):
+        parts = [name for name in listing.class_folders(root) if name.lower() in _PARTS]
+        parts = [name for name in parts if _has_folders(root / name)]
+        if parts:
+            raise DataError(
+                f"{root}: {', '.join(parts)} but no train/ with class folders; a set in parts has "
+                "train/ with test/ or val/, one that is to be split has class folders alone"
+            )
         every = listing.read(root)
         return Source(every.classes, every.files(image_size or _own_size(every)).loaded(), None)
     train = listing.read(train_folder)
@@ -39,6 +48,11 @@ def imagefolder(root: Path, *, image_size: Count | None = None) -> Source:
     held_out = next(iter(parts.values()), None)
     test = None if held_out is None else lambda: held_out.files(size).loaded()
     return Source(train.classes, train.files(size).loaded(), test, validation)
+
+
+def _has_folders(folder: Path) -> bool:
+    """Whether it can be a part of a set: a class may have the name of one, but holds images."""
+    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
 
 
 def _own_size(images: Listing) -> int:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from skdtune.errors import ConfigError
+from skdtune.records import Study
+
 # What only says how long or where a study runs; its trials stay comparable
 _FREE = ("search.trials", "resources.", "provenance.", "compare.")
 
@@ -16,6 +19,23 @@ def differences(before: dict, after: dict) -> list[str]:
         if (path not in old or path not in new or old[path] != new[path])
         and not path.startswith(_FREE)
     ]
+
+
+def refuse_changes(study: Study, document: dict, facts: dict[str, Any]) -> None:
+    """Errors: ConfigError with everything that would mix two searches. document: of the space that
+    is asked for. facts: of the data set as it is now."""
+    problems = [
+        f"it cannot go on with another {line}" for line in differences(study.space, document)
+    ]
+    if study.data.get("fingerprint") != facts["fingerprint"]:
+        problems.append(
+            "it cannot go on with another data set: images or labels have changed since it began"
+        )
+    first = min(study.records, default=None)
+    if first is None or int(first) > 0:
+        problems.append("the record of its first trial is gone, with which all others are compared")
+    if problems:
+        raise ConfigError(f"study {study.name}", problems)
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

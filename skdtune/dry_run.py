@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skdtune import cluster, distributions, mps, nodes, preflight, teachers
+from skdtune.differences import refuse_changes
 from skdtune.plan import Plan, add_references, is_beside
 from skdtune.records import Study
 from skdtune.request import Request
@@ -18,6 +19,9 @@ def show(request: Request, address: str, console: Console) -> None:
     run, nothing written. Errors: as the search would have."""
     space = request.space
     facts = preflight.data_facts(space, request.folder)
+    preflight.writable(request.folder)
+    if request.old is not None:
+        refuse_changes(request.old, space.document, facts)
     if address != cluster.LOCAL:
         cluster.connect(address)
     wanted = request.options["concurrency"]

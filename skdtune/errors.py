@@ -36,6 +36,12 @@ def together(errors: Sequence[ConfigError]) -> ConfigError:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Of its text; its kind when it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:2000] if lines else type(error).__name__
+
+
 def begin() -> None:
     """What a program does first, before its other imports."""
     environment.prepare()

@@ -4,7 +4,7 @@ elsewhere."""
 from pathlib import Path
 
 from skdtune import records
-from skdtune.errors import ConfigError
+from skdtune.errors import ConfigError, first_line
 from skdtune.records import Study
 from skdtune.tracking_uri import default_uri
 from trainables.sections import nearest
@@ -40,8 +40,8 @@ def _read(study: str, uri: str) -> Study | None:
     try:
         return tracked.read_study(study, uri) if tracked.exists(uri) else None
     except Exception as error:  # noqa: BLE001 - a server may be down, a database damaged
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(study, [f"MLflow at {uri} cannot be read: {first[:300]}"]) from None
+        problem = f"MLflow at {uri} cannot be read: {first_line(error)}"
+        raise ConfigError(study, [problem]) from None
 
 
 def on_disk(study: str) -> Folder | None:

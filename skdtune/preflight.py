@@ -1,12 +1,15 @@
 """What is looked at before anything trains: the data set, the teachers, one batch of the first
 trial."""
 
+import os
+import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from skdtune import teachers
-from skdtune.errors import ConfigError
+from skdtune.errors import ConfigError, first_line
 from skdtune.space import BASELINE, SearchSpace
 from trainables import data, methods, models
 from trainables.data import Sets
@@ -52,31 +55,60 @@ def load_data(config: dict, final: bool = False) -> Sets:
         MemoryError,
         RuntimeError,
     ) as error:  # torch says out of memory by the latter
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"data set {config['data']['name']}", [first]) from None
+        raise ConfigError(f"data set {config['data']['name']}", [first_line(error)]) from None
+
+
+def writable(folder: Folder) -> None:
+    """Errors: ConfigError when a folder of this machine cannot be made or written where a study is
+    to be."""
+    if folder.local is None:
+        return
+    place = next(path for path in (folder.local, *folder.local.parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise ConfigError("--storage", [f"{folder.uri}: {place} is no folder that can be written"])
 
 
 def _rehearse(config: dict, sets: Sets) -> None:
     """One batch of the method on the backbone, with images of this size, so that what does not fit
     together fails here and not in every trial. Errors: ConfigError."""
     section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
+    pair = f"{section['name']} on {config['model']['name']}"
     with torch.random.fork_rng():
         try:
-            backbone = models.build(
-                classes=len(sets.classes), image_shape=sets.image_shape, **config["model"]
-            )
-            method = methods.build(model=backbone, **section)
-            method.start_training(methods.Task(_IMAGES, config["epochs"], sets.mean, sets.std))
-            method.start_epoch()
-            rows = torch.arange(_IMAGES).repeat(2 if method.companion else 1)
-            for _ in range(2):  # the second has one before it
-                method.start_batch(rows)
-                images = torch.randn(len(rows), *sets.image_shape)
-                method.losses(images, rows % len(sets.classes))
-            method.eval()(images)
+            _two_batches(config, section, sets)
         except (RuntimeError, ValueError) as error:
             place = "x".join(map(str, sets.image_shape))
-            pair = f"{config['method']['name']} on {config['model']['name']}"
-            raise ConfigError(
-                "trial", [f"{pair} cannot take images of {place}: {str(error).splitlines()[0]}"]
-            ) from None
+            problem = f"{pair} cannot take images of {place}: {first_line(error)}{_where(error)}"
+            raise ConfigError("trial", [problem]) from None
+        except Exception as error:
+            problem = f"{pair} fails: {type(error).__name__}: {first_line(error)}{_where(error)}"
+            raise ConfigError("trial", [problem]) from error
+
+
+def _two_batches(config: dict, section: dict, sets: Sets) -> None:
+    """The second has one before it."""
+    backbone = models.build(
+        classes=len(sets.classes), image_shape=sets.image_shape, **config["model"]
+    )
+    method = methods.build(model=backbone, **section)
+    method.start_training(methods.Task(_IMAGES, config["epochs"], sets.mean, sets.std))
+    method.start_epoch()
+    rows = torch.arange(_IMAGES).repeat(2 if method.companion else 1)
+    for _ in range(2):
+        method.start_batch(rows)
+        images = torch.randn(len(rows), *sets.image_shape)
+        answer = method.losses(images, rows % len(sets.classes))
+        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+            raise TypeError("losses must return the logits and a dictionary of named terms")
+        sum(answer[1].values()).backward()
+    method.eval()(images)
+
+
+def _where(error: Exception) -> str:
+    """The last line of our packages that it went through, where a method's author looks first."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if "trainables" in path.parts:
+            below = path.parts[path.parts.index("trainables") :]
+            return f" ({'/'.join(below)}, line {frame.lineno})"
+    return ""

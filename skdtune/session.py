@@ -22,8 +22,8 @@ from skdtune import (
     tuning,
 )
 from skdtune.capacity import Slots
-from skdtune.differences import differences
-from skdtune.errors import ConfigError
+from skdtune.differences import refuse_changes
+from skdtune.errors import ConfigError, first_line
 from skdtune.interrupt import Interrupt
 from skdtune.leaderboard import rank
 from skdtune.plan import Plan, add_references
@@ -114,7 +114,7 @@ def _search(
     except teachers.NoTeacher as error:
         interrupt.fail(str(error))
     except (tune.TuneError, ray.exceptions.RayError) as error:
-        interrupt.fail(f"Ray Tune gave up: {str(error).strip().splitlines()[0]}")
+        interrupt.fail(f"Ray Tune gave up: {first_line(error)}")
     finally:
         slots.close()
         ray.shutdown()
@@ -152,16 +152,7 @@ def _resumed(request: Request, facts: dict[str, Any]) -> Study:
     """The study as it is now. Errors: ConfigError with every difference that would mix two
     searches."""
     study = records.load(request.folder)
-    problems = [
-        f"it cannot go on with another {line}"
-        for line in differences(study.space, request.space.document)
-    ]
-    if study.data.get("fingerprint") != facts["fingerprint"]:
-        problems.append(
-            "it cannot go on with another data set: images or labels have changed since it began"
-        )
-    if problems:
-        raise ConfigError(f"study {study.name}", problems)
+    refuse_changes(study, request.space.document, facts)
     study.space = request.space.document
     now = {"versions": versions(), "commit": git_commit()}
     if now != {"versions": study.versions, "commit": study.commit}:

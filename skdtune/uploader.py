@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from skdtune.errors import first_line
 from skdtune.records import Study
 
 _PUSH_EVERY_S = 1.0
@@ -47,7 +48,7 @@ class Uploader:
                 mirror.push(live=not closing)
             except Exception as error:  # noqa: BLE001 - whatever a server does, the search goes on
                 if not is_down:
-                    self.warn(f"MLflow at {self.uri} cannot be written: {_first_line(error)}")
+                    self.warn(f"MLflow at {self.uri} cannot be written: {first_line(error)}")
                 mirror = None  # to find its runs anew: one may have been deleted by hand
                 is_down, pause_s = True, min(pause_s * 2, _LONGEST_PAUSE_S)
                 attempts_left -= closing
@@ -64,8 +65,3 @@ class Uploader:
                 time.sleep(_PUSH_EVERY_S)
             else:
                 self._closing.wait(pause_s)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

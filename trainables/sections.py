@@ -4,6 +4,7 @@ nothing trained."""
 import difflib
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ import torch
 from trainables import data, methods, models, optim, sources
 from trainables.augment import Augment
 from trainables.bounds import Bounds
+from trainables.folders import refuse
 from trainables.training import Training
 
 _NOT_IN_A_FILE = {"final", "device", "epochs"}  # arguments that the caller gives, not the config
@@ -171,7 +173,12 @@ def _unknown(prefix: str, given: dict, known: Iterable[str], what: str) -> list[
 
 def _arguments(function: Callable, keep: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
     signature = inspect.signature(function)
-    hints = typing.get_type_hints(function, include_extras=True)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise refuse(
+            sys.modules[function.__module__], f"{function.__qualname__}: {error}"
+        ) from error
     return {
         name: parameter.replace(annotation=hints.get(name, Any))
         for name, parameter in signature.parameters.items()
@@ -217,5 +224,5 @@ def _types(annotation: Any) -> str:
         elif _literals(option):
             parts.append(f"one of {', '.join(map(str, _literals(option)))}")
         else:
-            parts.append(words[option])
+            parts.append(words.get(option, str(option)))
     return " or ".join(parts)

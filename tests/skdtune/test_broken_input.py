@@ -857,7 +857,7 @@ def test_data_that_is_missing_or_damaged_is_found_before_anything_starts(
     (tmp_path / "images/dog/1.png").unlink()
     (tmp_path / "images/dog/2.png").unlink()
     assert f"{tmp_path}/images: no images in dog" in said("{name: imagefolder, root: images}")
-    assert "hold one out after the test part is taken: 0 has 1, 1 has 1" in said(
+    assert "too few images of a class to hold one out: 0 has 1, 1 has 1" in said(
         "{name: synthetic, images: 4}"
     )
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from skdtune import final, records
+from skdtune import train as train_program
+from skdtune.errors import ConfigError
 from skdtune.records import Study, Writer
 from trainables import data, shipping
 from trainables.storage import Folder
@@ -216,3 +218,13 @@ def test_the_mlflow_model_loads_without_unpickling_and_gives_the_same_logits(tra
     logits = torch.load(tmp_path / "logits.pt", weights_only=True)
     assert torch.allclose(logits, expected, atol=1e-5)
     assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pickle", ".pth")]
+
+
+def test_seeds_of_other_images_are_not_mixed(tmp_path):
+    study = training(tmp_path)
+    train_program._same_images(study, "then")
+    study.save()
+    found = records.load(Folder(tmp_path))
+    train_program._same_images(found, "then")
+    with pytest.raises(ConfigError, match="images or labels have changed"):
+        train_program._same_images(found, "now")

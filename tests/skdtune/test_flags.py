@@ -181,3 +181,17 @@ def test_an_edit_through_a_scalar_is_refused_and_the_others_are_made() -> None:
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_what_is_no_document_is_left_to_its_own_error(document: Any) -> None:
     assert edited(document, "trial.seed=1", "x=2") == document
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://mlflow.db", "sqlite:///?a=1"]
+)
+def test_a_database_that_would_keep_nothing_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="names no file"):
+        flags.tracking_uri(uri)
+
+
+def test_a_file_uri_with_a_host_is_refused() -> None:
+    with pytest.raises(ValueError, match="three slashes"):
+        flags.storage("file://studies/night")
+    assert flags.storage("file:///studies/night")

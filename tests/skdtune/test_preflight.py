@@ -3,6 +3,9 @@ otherwise."""
 
 import io
 import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,7 +16,8 @@ from skdtune.request import Request
 from tests.skdtune.builders import build_space
 from tests.trainables.layouts import cub200, cut
 from tests.trainables.workers import workers_of
-from trainables import data, decoding
+from trainables import data, decoding, methods, sections
+from trainables.folders import BrokenFile
 from trainables.storage import Folder
 
 SPACE = """
@@ -70,3 +74,78 @@ def test_a_batch_of_more_than_all_images_is_said_once(tmp_path, batch_size, is_s
     text = checked(cub200(tmp_path), batch_size)
     line = f"data.batch_size: {batch_size} asked; an epoch is one batch of all 9 images"
     assert text.count(line) == is_said
+
+
+def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is no folder that can be written"):
+        preflight.writable(Folder(tmp_path / "file" / "study"))
+    preflight.writable(Folder(tmp_path / "new" / "study"))
+    assert not (tmp_path / "new").exists()
+
+
+REHEARSED = """
+from trainables.losses import cross_entropy
+from trainables.methods import Method
+
+class Mine(Method):
+    def __init__(self, model, *, weight: {kind} = 1.0):
+        super().__init__(model)
+
+    def losses(self, images, labels):
+        logits = self(images)
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return {}['x']", "mine on small_cnn fails: KeyError: 'x' (trainables/methods/"),
+        ("return logits", "fails: TypeError: losses must return the logits and a dictionary"),
+        ("raise NotImplementedError", "mine on small_cnn cannot take images of 3x8x8: NotImpl"),
+        ("return logits, {'a': cross_entropy(logits, labels).detach()}", "does not require grad"),
+    ],
+)
+def test_a_method_that_fails_is_told_before_anything_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str
+) -> None:
+    text = REHEARSED.replace("{kind}", "float").replace("{body}", body)
+    (tmp_path / "trainables" / "methods").mkdir(parents=True)
+    (tmp_path / "trainables" / "methods" / "mine.py").write_text(text)
+    monkeypatch.setattr(
+        methods, "__path__", [*methods.__path__, str(tmp_path / "trainables" / "methods")]
+    )
+    config = {
+        "data": {"name": "synthetic", "images": 32, "batch_size": 8, "image_size": 8},
+        "model": {"name": "small_cnn", "width": 2},
+        "method": {"name": "mine"},
+        "epochs": 1,
+    }
+    try:
+        with pytest.raises(ConfigError) as refused:
+            preflight._rehearse(config, preflight.load_data(config))
+    finally:
+        del sys.modules["trainables.methods.mine"]
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("def __init__(self, model, *, weight: 'Foo' = 1.0):", "name 'Foo' is not defined"),
+        ("def __init__(self, model, weight=1.0):", "must be keyword-only"),
+        ("def __init__(self, model, **more):", "must be keyword-only"),
+    ],
+)
+def test_a_signature_that_is_no_schema_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    text = REHEARSED.replace("def __init__(self, model, *, weight: {kind} = 1.0):", line)
+    (tmp_path / "mine.py").write_text(text.replace("{body}", "return logits, {}"))
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    try:
+        with pytest.raises(BrokenFile, match=re.escape(said)):
+            sections.parameters("method", "mine")
+    finally:
+        del sys.modules["trainables.methods.mine"]

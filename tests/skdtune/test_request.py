@@ -114,6 +114,17 @@ def test_a_parameter_that_an_edit_fixes_leaves_the_first_trials() -> None:
     assert "method/alpha" in asked().space.first_trials()[0]
 
 
+def test_what_a_replaced_section_has_no_more_leaves_the_first_trials() -> None:
+    space = asked("--set", "trial.method={name: drg_dsr, alpha: {type: float, low: 0, high: 1}}")
+    (first,) = space.space.first_trials()
+    assert first == {"method/alpha": 0.2}
+
+
+def test_an_edit_that_cannot_be_read_hides_nothing() -> None:
+    found = problems("--set", "trial.optim=3", "--set", "bad")
+    assert len(found) == 2
+
+
 def test_a_parameter_that_an_edit_switches_off_leaves_the_first_trials() -> None:
     (first,) = asked("--set", "trial.method.variant=dsr").space.first_trials()
     assert first == {"method/beta": 1.0, "method/dsr_temperature": 4.0}

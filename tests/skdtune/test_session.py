@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from sqlalchemy import make_url
 
 from skdtune import records, session, signals, tracking_uri
 from skdtune.errors import ConfigError
@@ -38,6 +39,15 @@ def test_other_images_are_refused(tmp_path):
         session._resumed(request(tmp_path), {"fingerprint": "now"})
 
 
+def test_a_study_whose_first_trial_has_no_record_is_refused(tmp_path):
+    study = mixed_study(tmp_path)
+    study.data = {"fingerprint": "same"}
+    study.save()
+    (tmp_path / "trials" / "0000.json").unlink()
+    with pytest.raises(ConfigError, match="the record of its first trial is gone"):
+        session._resumed(request(tmp_path), {"fingerprint": "same"})
+
+
 def test_other_versions_are_noted(tmp_path):
     study = mixed_study(tmp_path)
     study.data, study.versions = {"fingerprint": "same"}, {"torch": "0.1"}
@@ -64,6 +74,16 @@ def test_a_study_made_meanwhile_is_not_overwritten(tmp_path):
 def test_a_database_is_found_from_any_folder(tmp_path, monkeypatch, uri, expected):
     monkeypatch.chdir(tmp_path)
     assert tracking_uri.absolute(uri) == expected.format(cwd=tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["plain", "c?d", "e%41f#g", "ü 實"])
+def test_a_database_is_made_where_the_command_ran(tmp_path, monkeypatch, folder):
+    """Whatever the folder is called: SQLAlchemy reads `?` and `%41` in a URI."""
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    uri = tracking_uri.absolute("sqlite:///mlflow.db")
+    assert make_url(uri).database == str(tmp_path / folder / "mlflow.db")
+    assert tracking_uri.database(uri) == tmp_path / folder / "mlflow.db"
 
 
 def test_a_password_in_the_environment_is_refused_unseen(monkeypatch):

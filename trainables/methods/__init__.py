@@ -1,5 +1,6 @@
 """Self-distillation methods, one a file; the file's name is the method's."""
 
+import inspect
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -82,6 +83,9 @@ def classes() -> dict[str, type[Method]]:
         ]
         if len(own) != 1:
             raise refuse(module, f"it must define one Method, not {len(own)}")
+        _, *others = inspect.signature(own[0]).parameters.values()
+        if any(other.kind is not other.KEYWORD_ONLY for other in others):
+            raise refuse(module, "behind the model its arguments must be keyword-only: after a `*`")
         found[name] = own[0]
     return found
 

@@ -196,3 +196,16 @@ def test_fewer_than_two_classes_are_refused(tmp_path, classes):
 def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(DataError, match="missing: no such folder"):
         data.build("imagefolder", root=str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("parts", [("val", "test"), ("training", "val"), ("Train", "Test")])
+def test_parts_without_train_are_not_taken_for_classes(tmp_path, parts):
+    for part in parts:
+        folder(tmp_path / part)
+    with pytest.raises(DataError, match="but no train/ with class folders"):
+        imagefolder(tmp_path)
+
+
+def test_a_class_may_bear_the_name_of_a_part(tmp_path):
+    folder(tmp_path, classes=("test", "ape"))
+    assert imagefolder(tmp_path).classes == ("ape", "test")

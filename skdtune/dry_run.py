@@ -70,12 +70,14 @@ def show(request: Request, address: str, console: Console) -> None:
         console.print("several trials on one GPU, measured for 20 seconds ...")
         with mps.serving(True) as served:
             shape = (config, facts["classes"], facts["image"], torch.device("cuda"))
-            for line in (*advice(calibration.measure(*shape)), mps.note(served)):
+            images = Plan(study, space).total * config["epochs"] * facts["train"]
+            for line in (*advice(calibration.measure(*shape), images), mps.note(served)):
                 console.print(line)
 
 
-def advice(loads: list[Load]) -> list[str]:
-    """What was measured, a line a number of trials, and what to set."""
+def advice(loads: list[Load], images: int) -> list[str]:
+    """What was measured, a line a number of trials, what to set, and what the search comes to.
+    images: that all trials together train on when none is stopped early."""
     lines = []
     for load in loads:
         what = f"  {load.trials} at once: "
@@ -86,8 +88,13 @@ def advice(loads: list[Load]) -> list[str]:
             lines.append(what + speed)
     if all(load.problem for load in loads):
         return lines
-    share = 1 / calibration.best(loads).trials
-    return [*lines, f"recommended: --set resources.gpu={share:g}"]
+    best = calibration.best(loads)
+    hours = images / best.images_per_s / 3600
+    return [
+        *lines,
+        f"recommended: --set resources.gpu={1 / best.trials:g}",
+        f"the search then trains for at most {hours:,.1f} hours of one such GPU",
+    ]
 
 
 def _scheduler(space: SearchSpace) -> str:

@@ -100,10 +100,11 @@ def test_an_empty_name_of_its_directory_is_a_no(tmp_path, monkeypatch):
 
 def test_what_check_says_of_several_trials():
     loads = [Load(1, 1000.4, 2.04), Load(2, 1900, 3.0), Load(4, math.nan, math.nan, "no memory")]
-    assert dry_run.advice(loads) == [
+    assert dry_run.advice(loads, 3600 * 1900 * 25) == [
         "  1 at once: 1,000 images/s in sum, 2.0 GiB",
         "  2 at once: 1,900 images/s in sum, 3.0 GiB",
         "  4 at once: no memory",
         "recommended: --set resources.gpu=0.5",
+        "the search then trains for at most 25.0 hours of one such GPU",
     ]
-    assert dry_run.advice(loads[2:]) == ["  4 at once: no memory"]
+    assert dry_run.advice(loads[2:], 1) == ["  4 at once: no memory"]

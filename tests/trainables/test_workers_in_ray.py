@@ -34,8 +34,9 @@ def trial(tmp_path) -> dict:
 
 
 def run_of(trial: dict, study, key: str) -> dict:
-    run = {"key": key, "study": str(study), "after": 0, "threads": 1, "session": "s"}
-    return {"trial": trial, "run": {**run, "device": "cpu", "images": None}}
+    run = {"key": key, "identity": key, "study": str(study), "after": 0, "threads": 1}
+    run |= {"session": "s", "device": "cpu", "images": None, "silence_s": 60.0}
+    return {"trial": trial, "run": run}
 
 
 def test_a_reused_actor_trains_trial_after_trial_and_leaves_no_worker(trial, tmp_path):

@@ -18,7 +18,10 @@ from trainables.storage import Folder
 
 def document(study: Study) -> dict:
     """The winner as a space with nothing left to search, and where it came from.
-    Errors: ConfigError when no trial came to its full budget."""
+    Errors: ConfigError when no trial came to its full budget, and for a final training."""
+    if study.kind != "search":
+        problem = "it is a final training; what it trained stands in the config that it was given"
+        raise ConfigError(f"study {study.name}", [problem])
     board = rank(study)
     if board.winner is None:
         raise ConfigError(

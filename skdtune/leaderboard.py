@@ -16,9 +16,11 @@ from rich.table import Table
 
 from skdtune import flags, records
 from skdtune.errors import run
+from skdtune.estimate import estimate
 from skdtune.plan import is_beside
 from skdtune.records import Record, Study
 from skdtune.settings import LOWER_IS_BETTER
+from trainables import metrics
 
 _TIE_BREAK = "val/loss"
 _REFERENCES = (records.DEFAULT, records.FIRST)
@@ -51,10 +53,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """winner: the best trial of the search that came to its full budget; None while there is
-    none."""
+    """kind: of the study. winner: the best trial of the search that came to its full budget; None
+    while there is none, and of a final training, whose seeds are one result."""
 
     study: str
+    kind: str
     metric: str
     rows: list[Row]
     winner: Row | None
@@ -66,7 +69,9 @@ def rank(study: Study) -> Board:
     """The study's trials, best first: those at the full budget by their last epoch, never by
     their best; then stopped and unfinished ones, the furthest first; then those without a
     result. A tie in the metric goes to the lower validation loss."""
-    metric = (study.space.get("search") or {}).get("metric", "val/accuracy")
+    is_search = study.kind == "search"
+    asked = (study.space.get("search") or {}).get("metric", "val/accuracy")
+    metric = asked if is_search else f"{metrics.TEST}/accuracy"
     sign = 1 if metric in LOWER_IS_BETTER else -1
 
     def order(record: Record) -> tuple:
@@ -91,9 +96,10 @@ def rank(study: Study) -> Board:
     full = [r for r in rows if r.record.status == records.FINISHED and r.score is not None]
     return Board(
         study=study.name,
+        kind=study.kind,
         metric=metric,
         rows=rows,
-        winner=next((row for row in full if not is_beside(row.record)), None),
+        winner=next((row for row in full if is_search and not is_beside(row.record)), None),
         default=next((row for row in full if row.record.role in _REFERENCES), None),
         baseline=next((row for row in full if row.is_baseline), None),
     )
@@ -160,7 +166,15 @@ def show(board: Board, console: Console) -> None:
 
 
 def summary(board: Board) -> list[str]:
-    """The winner beside the authors' default and the baseline, with their difference."""
+    """The winner beside the authors' default and the baseline, with their difference; of a final
+    training its result."""
+    if board.kind != "search":
+        seeds = [r.record for r in board.rows if r.record.role == records.SEED]
+        ended = [r.last[board.metric] for r in seeds if r.status == records.FINISHED]
+        told = (
+            f"{estimate(ended)} over {len(ended)} of {len(seeds)} seeds" if ended else "no seed yet"
+        )
+        return [f"{board.metric} {told}"]
     if board.winner is None:
         return ["no trial of the search has come to its full budget"]
     winner = board.winner

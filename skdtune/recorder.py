@@ -16,6 +16,7 @@ from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
 # Their checkpoints are of no more use. What failed is tried again by a resume, from where it was.
+# Of one that has finished the last one stays: it may be the winner's.
 _NEVER_AGAIN = (records.STOPPED, records.DIVERGED)
 
 _NUMBER = re.compile(r"\d[\d.]*")  # of a process, of bytes: another one in each
@@ -103,7 +104,8 @@ class Recorder(tune.Callback):
 
     def _changed(self, record: Record) -> None:
         self.writer.put(record)
-        if record.status in _NEVER_AGAIN:
+        has_spare = record.status == records.FINISHED and record.checkpoint
+        if record.status in _NEVER_AGAIN or has_spare:
             self.writer.discard(record)
         self.progress.changed(record)
 

@@ -170,7 +170,7 @@ class Writer:
         self.error: OSError | None = None
         self._study = study
         self._changed: dict[str, bytes] = {}
-        self._discarded: list[str] = []
+        self._discarded: list[tuple[str, str]] = []  # key, checkpoint to keep
         self._condition = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
@@ -184,9 +184,9 @@ class Writer:
             self._condition.notify_all()
 
     def discard(self, record: Record) -> None:
-        """Deletes the trial's checkpoints, after its record is written."""
+        """Deletes the trial's checkpoints but the one on its record, after that is written."""
         with self._condition:
-            self._discarded.append(record.key)
+            self._discarded.append((record.key, record.checkpoint))
             self._condition.notify_all()
 
     def close(self) -> None:
@@ -209,9 +209,9 @@ class Writer:
             folder = self._study.folder
             for key, data in batch.items():
                 self._attempt(folder.write, f"{TRIALS}/{key}.json", data)
-            for key in discarded:
+            for key, kept in discarded:
                 if not self.error:  # a record that is not on disk still needs its checkpoints
-                    self._attempt(folder.delete, f"{CHECKPOINTS}/{key}")
+                    self._attempt(_clear, folder, f"{CHECKPOINTS}/{key}", kept)
 
     def _attempt(self, action: Callable[..., None], *arguments: object) -> None:
         pauses_s = _LOCAL_PAUSES_S if self._study.folder.local else _STORE_PAUSES_S
@@ -225,6 +225,16 @@ class Writer:
                     self.error = self.error or kept
                 else:
                     time.sleep(pause_s)
+
+
+def _clear(folder: Folder, place: str, kept: str) -> None:
+    """Deletes all that lies in a place but one thing, and the place itself when that is none."""
+    if not kept:
+        folder.delete(place)
+        return
+    for name in folder.names(place):
+        if f"{place}/{name}" != kept:
+            folder.delete(f"{place}/{name}")
 
 
 def refuse_strangers(folder: Folder, flag: str) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from skdtune import leaderboard, records
+from skdtune import export, final, leaderboard, records
+from skdtune.errors import ConfigError
 from skdtune.leaderboard import Board, rank
 from skdtune.plan import Plan
 from skdtune.records import Study
 from tests.skdtune import builders
+from tests.skdtune.test_final import CONFIG
+from trainables.storage import Folder
 
 EPOCHS = 4
 GREATER, LESS = "val/accuracy", "val/loss"
@@ -322,3 +325,17 @@ def test_a_study_is_found_by_name_folder_and_uri(
     how = {"ABSOLUTE": place, "URI": f"file://{place}"}.get(how, how)
     assert leaderboard.main([how, "--format=json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["trials"]) == len(mixed.records)
+
+
+def test_a_final_training_shows_its_result_and_no_winner(tmp_path) -> None:
+    study = Study("x", "training", {"trial": CONFIG}, "best", folder=Folder(tmp_path))
+    final.add_seeds(study, CONFIG, 3, {"plain": CONFIG})
+    for key, score in (("seed-0", 0.9), ("seed-1", 0.8), ("plain-0", 0.95)):
+        record = study.records[key]
+        record.status, record.epochs = records.FINISHED, [{"test/accuracy": score}]
+    board = rank(study)
+    assert board.metric == "test/accuracy"
+    assert board.winner is None
+    assert leaderboard.summary(board) == ["test/accuracy 0.8500 ± 0.6353 over 2 of 3 seeds"]
+    with pytest.raises(ConfigError, match="it is a final training"):
+        export.document(study)

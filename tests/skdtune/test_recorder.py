@@ -228,6 +228,21 @@ def test_checkpoints_go_only_when_the_record_says_that_they_are_not_needed(desk,
     assert not desk.study.folder.exists("checkpoints/0002")
 
 
+def test_what_finished_keeps_its_last_checkpoint_alone(desk):
+    trial = desk.start("0000")
+    for name in ("epoch_000003/state.pt", "epoch_000004/state.pt", "attempt.json"):
+        desk.study.folder.write(f"checkpoints/0000/{name}", b"x")
+    newest = "checkpoints/0000/epoch_000004"
+    desk.epoch(trial, curve(0)[0], outcome="finished", checkpoint=newest, done=True)
+    desk.complete(trial)
+    desk.writer.close()
+    assert desk.study.folder.names("checkpoints/0000") == ["epoch_000004"]
+    seen = desk.study.folder.seen
+    written = max(index for index, what in enumerate(seen) if what[1] == "trials/0000.json")
+    deleted = min(index for index, (what, _) in enumerate(seen) if what == "delete")
+    assert written < deleted
+
+
 def test_what_failed_keeps_its_checkpoints_for_a_resume(desk):
     trial = desk.start("0002")
     desk.study.folder.write("checkpoints/0002/epoch_000001/state.pt", b"x")

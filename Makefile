@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: search test test-slow lint bench ui lock clean
+.PHONY: search test test-slow lint bench bench-gpu ui lock clean
 
 search: $(VENV)/.installed
 	$(RUN) -m skdtune.search quickstart
@@ -25,6 +25,10 @@ lint: $(VENV)/.installed
 # The benchmarks that need no GPU, into benchmarks/RESULTS.md: 20 minutes.
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks
+
+# What only a GPU can show, into benchmarks/RESULTS-GPU.md: 10 minutes.
+bench-gpu: $(VENV)/.installed
+	$(RUN) -m benchmarks.gpu --output benchmarks/RESULTS-GPU.md
 
 # The MLflow UI over the default database, on this machine alone.
 ui: $(VENV)/.installed

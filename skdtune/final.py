@@ -106,6 +106,7 @@ def _train_one(study: Study, record: Record, writer: Writer, say: Callable[[str]
     folder = study.folder.folder(CHECKPOINTS).folder(record.key)
     checkpoints = Checkpoints(folder, record.identity)
     training = Training(**teachers.equipped(record.config, study.folder), final=True)
+    record.device = training.place
     said = time.monotonic()
     for report in training.epochs(checkpoints):
         record.add(report)

@@ -47,6 +47,7 @@ class Recorder(tune.Callback):
         record = self._record(trial)
         new = "report" in result and record.add(result["report"])
         record.host = result.get("host", record.host)
+        record.device = result.get("device") or record.device
         record.checkpoint = result.get("checkpoint", record.checkpoint)
         warnings = [line for line in result.get("warnings", []) if line not in record.warnings]
         record.warnings += warnings

@@ -42,7 +42,7 @@ STATUSES = (PENDING, RUNNING, INTERRUPTED, *ENDED)
 class Record:
     """One trial. params: searched values by `section/key`. config: all it was trained with.
     epochs: the metrics of each epoch, oldest first. checkpoint: the newest, below the study's
-    folder; empty once it is deleted. Times are Unix seconds."""
+    folder; empty once it is deleted. host, device: where it ran last. Times are Unix seconds."""
 
     key: str
     role: str
@@ -56,6 +56,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     checkpoint: str = ""
     host: str = ""
+    device: str = ""
     started: float | None = None
     ended: float | None = None
     seed: int | None = None

@@ -81,4 +81,5 @@ def _record(run: Run) -> Record:
         epochs=[last] if last else [],
         error=tags.get("skdtune.error", ""),
         host=tags.get("skdtune.node", ""),
+        device=tags.get("skdtune.device", ""),
     )

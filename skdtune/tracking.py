@@ -121,7 +121,8 @@ class Mirror:
             known = int((child.mark or "0").split()[0])
             points = [point for report in epochs[known:] for point in _points(report)]
             tags = {"skdtune.outcome": record.status, "skdtune.attempts": record.attempts}
-            tags |= {"skdtune.node": record.host, "skdtune.error": record.error[:5000]}
+            tags |= {"skdtune.node": record.host, "skdtune.device": record.device}
+            tags["skdtune.error"] = record.error[:5000]
             self._log(child.run_id, points, params, {**tags, _MIRRORED: mark})
             child.mark = mark
         if child.status != status:

@@ -96,6 +96,7 @@ class ClassifierTrial(tune.Trainable):
 
     def _forget(self) -> None:
         self.reports = self.checkpoints = self.attempts = self.last = None
+        self.device = ""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -124,6 +125,7 @@ class ClassifierTrial(tune.Trainable):
         wanted = self.run["images"]
         if wanted is not None and training.sets.fingerprint() != wanted:
             raise UnfitNode(f"the images or labels on {socket.gethostname()} are not the study's")
+        self.device = training.place
         return training.epochs(self.checkpoints, self.watchdog.beat)
 
     def _failed(self, error: str, lacks_memory: bool = False) -> None:
@@ -140,7 +142,7 @@ class ClassifierTrial(tune.Trainable):
         return {OUTCOME: outcome, "error": error, "details": details, **self._where(), "done": True}
 
     def _where(self) -> dict:
-        place = {"host": socket.gethostname(), "worker": os.getpid()}
+        place = {"host": socket.gethostname(), "worker": os.getpid(), "device": self.device}
         if self.checkpoints is None:
             return place
         newest = self.checkpoints.newest

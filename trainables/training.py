@@ -99,6 +99,14 @@ class Training:
                     checkpoints.save(self.epoch, self._state())
                 yield report
 
+    @property
+    def place(self) -> str:
+        """The device and the number format of its convolutions, which another machine may not
+        have: `NVIDIA H100 80GB HBM3, bfloat16`."""
+        is_gpu = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if is_gpu else "CPU"
+        return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+
     def resume(self, checkpoints: Checkpoints) -> None:
         """Goes to where the newest whole checkpoint was saved; stays where it is without one."""
         state = checkpoints.latest()

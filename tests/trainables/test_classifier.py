@@ -112,6 +112,7 @@ def test_a_report_an_epoch_equal_to_the_loops(start, tmp_path):
         assert {name: result[name] for name in result["report"]} == result["report"]
         assert result["worker"] == os.getpid()
         assert result["host"]
+        assert result["device"].startswith("CPU, ")
         assert result["warnings"] == []
 
 

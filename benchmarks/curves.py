@@ -26,6 +26,7 @@ import torch
 from optuna.distributions import CategoricalDistribution
 
 from skdtune import flags, space
+from skdtune.errors import ConfigError
 from skdtune.space import Parameter, SearchSpace
 from trainables.training import Diverged, Training
 
@@ -96,7 +97,9 @@ def read(path: Path) -> Table:
 
 
 def load_space(name: str, edits: list[str]) -> SearchSpace:
-    changes, _ = flags.overrides(edits)
+    changes, problems = flags.overrides(edits)
+    if problems:
+        raise ConfigError("--set", problems)
     return space.load(space.locate(name), lambda document: flags.apply(document, changes))
 
 

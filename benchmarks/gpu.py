@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     print(text)
     if options.output:
         options.output.write_text(text)
-    return int("| no" in text)
+    return int("| no:" in text)
 
 
 def _checks(device: torch.device) -> list[str]:

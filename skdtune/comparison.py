@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from skdtune import records
+from skdtune.errors import ConfigError
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import Record, Study
 from trainables import sections
@@ -41,6 +42,7 @@ def read(data: Any, fixed: dict) -> tuple[dict[str, dict], list[Problem]]:
     if not isinstance(data, dict):
         return {}, [("compare", "must hold a name for each config to compare with")]
     found, problems = {}, []
+    known = sections.problems(fixed)  # of these the trial is told
     for name, replaced in data.items():
         place = f"compare.{name}"
         if not _NAME.fullmatch(str(name)) or name in (records.SEED, records.TEACHER):
@@ -54,9 +56,25 @@ def read(data: Any, fixed: dict) -> tuple[dict[str, dict], list[Problem]]:
         problems += [
             (f"{place}.{path}", what)
             for path, what in sections.problems(found[name])
-            if path.partition(".")[0] in replaced  # of the others the trial is told
+            if (path, what) not in known
         ]
     return found, problems
+
+
+def refuse_changes(study: Study, wanted: dict[str, Record]) -> None:
+    """Errors: ConfigError for records of the study that were trained with another config."""
+    others = {
+        name.rpartition("-")[0]
+        for name, record in wanted.items()
+        if record.role == records.COMPARED
+        and name in study.records
+        and study.records[name].config != record.config
+    }
+    if others:
+        problem = (
+            "was another config when it was trained; give it another name, or another --output"
+        )
+        raise ConfigError(f"study {study.name}", [f"compare.{name}: {problem}" for name in others])
 
 
 def key(name: str, index: int) -> str:

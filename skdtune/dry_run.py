@@ -70,14 +70,17 @@ def show(request: Request, address: str, console: Console) -> None:
         console.print("several trials on one GPU, measured for 20 seconds ...")
         with mps.serving(True) as served:
             shape = (config, facts["classes"], facts["image"], torch.device("cuda"))
-            images = Plan(study, space).total * config["epochs"] * facts["train"]
+            done = sum(
+                r.config["epochs"] if r.has_ended else r.epoch for r in study.records.values()
+            )
+            images = (Plan(study, space).total * config["epochs"] - done) * facts["train"]
             for line in (*advice(calibration.measure(*shape), images), mps.note(served)):
                 console.print(line)
 
 
 def advice(loads: list[Load], images: int) -> list[str]:
     """What was measured, a line a number of trials, what to set, and what the search comes to.
-    images: that all trials together train on when none is stopped early."""
+    images: that all trials together still train on when none is stopped early."""
     lines = []
     for load in loads:
         what = f"  {load.trials} at once: "
@@ -93,7 +96,7 @@ def advice(loads: list[Load], images: int) -> list[str]:
     return [
         *lines,
         f"recommended: --set resources.gpu={1 / best.trials:g}",
-        f"the search then trains for at most {hours:,.1f} hours of one such GPU",
+        f"the steps of all trials, none stopped early, then take about {hours:,.1f} GPU-hours",
     ]
 
 

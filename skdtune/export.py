@@ -51,7 +51,7 @@ def text(study: Study) -> str:
     """best.yaml's content."""
     head = (
         "# Found by a search; train it: python -m skdtune.train best.yaml --seeds 3\n"
-        "# What stands under `compare` is trained beside it; take out what you do not want.\n"
+        "# What stands under `compare` is trained beside it; without it: --set compare=null\n"
     )
     return head + dump(document(study))
 

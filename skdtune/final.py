@@ -48,18 +48,20 @@ def add_seeds(
     to be trained, in order.
 
     The seeds go on from the config's own; one that a search has found was chosen on that very seed,
-    so they begin behind it."""
+    so they begin behind it. Errors: ConfigError for one to compare with that was another before."""
     first = config.get("seed", 0) + bool(study.space.get("provenance"))
-    configs = {records.SEED: config, **(compare or {})}
-    wanted = {}
-    if any(map(teachers.needs_own, configs.values())):
-        plain = {**config, "method": {"name": BASELINE}}
-        wanted[records.TEACHER] = Record(records.TEACHER, records.TEACHER, {}, plain)
-    for name, one in configs.items():
+    wanted: dict[str, Record] = {}
+    for name, one in {records.SEED: config, **(compare or {})}.items():
+        if teachers.needs_own(one) and records.TEACHER not in wanted:
+            plain = {**config, "method": {"name": BASELINE}}
+            wanted[records.TEACHER] = Record(records.TEACHER, records.TEACHER, {}, plain)
         role = records.SEED if name == records.SEED else records.COMPARED
         for index in range(count):
             key = comparison.key(name, index)
-            wanted[key] = Record(key, role, {}, {**one, "seed": first + index})
+            own = study.records.get(comparison.key(records.SEED, index))
+            seed = own.seed if own else first + index  # as that of the config, to compare with it
+            wanted[key] = Record(key, role, {}, {**one, "seed": seed})
+    comparison.refuse_changes(study, wanted)
     study.records = wanted | study.records
     chosen = [study.records[key] for key in wanted]
     for record in chosen:
@@ -70,15 +72,18 @@ def add_seeds(
 
 def train(study: Study, wanted: list[Record], writer: Writer, say: Callable[[str], None]) -> None:
     """Trains what has not ended, each from its last checkpoint, and saves the models of the
-    seeds. One that fails leaves the others alone, but for a teacher.
+    seeds. One that fails leaves the others alone, but for a teacher those whom it was to teach.
 
     Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
+    has_teacher = True
     for record in wanted:
+        if teachers.needs_own(record.config) and not has_teacher:
+            continue
         if record.role == records.COMPARED:
             _write_result(study)  # that of the config itself does not wait for the others
         _attempt(study, record, writer, say)
-        if record.role == records.TEACHER and record.status != records.FINISHED:
-            return
+        if record.role == records.TEACHER:
+            has_teacher = record.status == records.FINISHED
     _write_result(study)
 
 

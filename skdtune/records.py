@@ -239,8 +239,12 @@ def _clear(folder: Folder, place: str, kept: str) -> None:
 
 
 def refuse_strangers(folder: Folder, flag: str) -> None:
-    """Errors: ConfigError for a folder of other things, of which a study would overwrite some."""
-    found = [name for name in folder.names() if name != OWNER]
+    """Errors: ConfigError for a folder of other things, of which a study would overwrite some, and
+    for a place that is none."""
+    try:
+        found = [name for name in folder.names() if name != OWNER]
+    except OSError as error:
+        raise ConfigError(flag, [f"{folder.uri} cannot be read as a folder: {error}"]) from None
     if found and not is_study(folder) and not folder.exists(BEGUN):
         listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         problem = f"{folder.uri} holds what is no study ({listed}); name an empty or a new folder"

@@ -113,6 +113,8 @@ def _search(
             tuning.run(plan, resources, slots, writer, interrupt, console)
     except teachers.NoTeacher as error:
         interrupt.fail(str(error))
+    except OSError as error:
+        interrupt.fail(f"the study cannot be read: {first_line(error)}")
     except (tune.TuneError, ray.exceptions.RayError) as error:
         interrupt.fail(f"Ray Tune gave up: {first_line(error)}")
     finally:
@@ -172,8 +174,7 @@ def _write(study: Study, space: SearchSpace, new: bool) -> None:
         for record in study.unfinished:
             study.save_record(record)
         study.save()
-        if new:
-            study.folder.delete(records.BEGUN)
+        study.folder.delete(records.BEGUN)  # a resume too: the start may have been killed here
     except OSError as error:
         raise ConfigError("--storage", [f"{study.folder.uri} cannot be written: {error}"]) from None
 

@@ -40,7 +40,9 @@ class Attempts:
         self._write()
 
     def failed(self, error: str, lacks_memory: bool = False) -> None:
-        """Notes why this one failed."""
+        """Notes why this one failed, unless it never began."""
+        if not self.noted:
+            return
         self.noted |= {"error": error, "lacks_memory": lacks_memory}
         self._write()
 

@@ -14,7 +14,7 @@ import torch
 from ray import tune
 
 from trainables import metrics
-from trainables.attempts import Attempts
+from trainables.attempts import Attempts, KeepsFailing
 from trainables.checkpoint import CHECKPOINTS, Checkpoints, StorageFull
 from trainables.sources import DataError
 from trainables.storage import Folder
@@ -73,7 +73,7 @@ class ClassifierTrial(tune.Trainable):
             return self._end(STORAGE_FULL, _one_line(error))
         except torch.OutOfMemoryError as error:
             hint = "lower trial.data.batch_size, or raise resources.gpu"
-            self._failed(f"out of memory: {_one_line(error)}; {hint}", lacks_memory=True)
+            self._failed(f"out of memory: {hint}; {_one_line(error)}", lacks_memory=True)
             raise
         except Exception as error:
             if not _is_passing(error):  # a bug in a method ends its trial, not the search
@@ -162,6 +162,8 @@ def _is_gone(node: str | None) -> bool:
 
 
 def _is_passing(error: Exception) -> bool:
+    if isinstance(error, KeepsFailing):  # it quotes an error that may have passed
+        return False
     of_the_gpu = isinstance(error, RuntimeError) and _OF_THE_GPU.search(str(error))
     return isinstance(error, _PASSING) or bool(of_the_gpu)
 

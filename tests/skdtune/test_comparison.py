@@ -76,6 +76,51 @@ def test_seeds_of_a_search_begin_behind_the_one_that_chose(tmp_path: Path) -> No
     ]
 
 
+def test_a_training_of_before_is_compared_on_its_own_seeds() -> None:
+    study = Study("x", "training", {"trial": CONFIG}, "best")
+    final.add_seeds(study, CONFIG, 2)
+    study.space["provenance"] = {"study": "s"}
+    chosen = final.add_seeds(study, CONFIG, 3, {"plain": {**CONFIG, **PLAIN}})
+    assert [(record.key, record.seed) for record in chosen] == [
+        *(("seed-0", 7), ("seed-1", 8), ("seed-2", 10)),
+        *(("plain-0", 7), ("plain-1", 8), ("plain-2", 10)),
+    ]
+
+
+def test_another_config_under_a_name_that_was_trained_is_refused() -> None:
+    study = Study("x", "training", {"trial": CONFIG}, "best")
+    final.add_seeds(study, CONFIG, 1, {"plain": {**CONFIG, **PLAIN}})
+    other = {**CONFIG, "method": {"name": "label_smoothing", "eps": 0.3}}
+    with pytest.raises(
+        ConfigError, match=r"compare\.plain: was another config when it was trained"
+    ):
+        final.add_seeds(study, CONFIG, 1, {"plain": other})
+    assert final.add_seeds(study, CONFIG, 1), "without it the training goes on"
+
+
+def test_a_teacher_comes_before_the_first_that_it_teaches_and_fails_for_those_alone(
+    tmp_path: Path,
+) -> None:
+    study = Study("tiny", "training", {"trial": CONFIG}, "best", folder=Folder(tmp_path))
+    taught = {**CONFIG, "method": {"name": "tf_kd_self"}}
+    chosen = final.add_seeds(study, CONFIG, 1, {"taught": taught, "plain": {**CONFIG, **PLAIN}})
+    assert [record.key for record in chosen] == ["seed-0", "teacher", "taught-0", "plain-0"]
+    study.records["teacher"].config["optim"] = {"lr": 1e30}
+    study.save()
+    writer = Writer(study)
+    final.train(study, chosen, writer, lambda line: None)
+    writer.close()
+    assert [record.status for record in chosen] == ["finished", "diverged", "pending", "finished"]
+
+
+def test_parts_that_do_not_fit_together_are_told_before_anything_trains() -> None:
+    staged = {**CONFIG, "model": {"name": "resnet18"}, "method": {"name": "drg_dsr", "stage": 4}}
+    compare = {"small": {"model": {"name": "small_cnn"}}}
+    space.build(Document({"trial": staged}), "best", "best.yaml")
+    with pytest.raises(ConfigError, match=r"compare\.small\.method\.stage"):
+        space.build(Document({"trial": staged, "compare": compare}), "best", "best.yaml")
+
+
 def test_the_gain_is_that_of_the_same_seeds(tmp_path: Path) -> None:
     """One seed more or one that failed leaves the others paired as they were."""
     study = Study("x", "training", {"trial": CONFIG}, "best")

@@ -105,6 +105,6 @@ def test_what_check_says_of_several_trials():
         "  2 at once: 1,900 images/s in sum, 3.0 GiB",
         "  4 at once: no memory",
         "recommended: --set resources.gpu=0.5",
-        "the search then trains for at most 25.0 hours of one such GPU",
+        "the steps of all trials, none stopped early, then take about 25.0 GPU-hours",
     ]
     assert dry_run.advice(loads[2:], 1) == ["  4 at once: no memory"]

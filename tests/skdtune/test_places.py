@@ -22,6 +22,12 @@ def test_a_folder_of_other_things_is_refused_and_left_as_it_was(tmp_path: Path) 
     assert (tmp_path / "trials" / "patients.csv").read_text() == "precious"
 
 
+def test_a_file_in_its_place_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be read as a folder"):
+        records.refuse_strangers(Folder(tmp_path / "file"), "--storage")
+
+
 def test_an_empty_folder_one_of_a_study_and_one_that_is_locked_are_not(tmp_path: Path) -> None:
     for name in ("missing", "empty", "study", "locked"):
         folder = Folder(tmp_path / name)

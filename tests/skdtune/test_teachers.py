@@ -158,7 +158,8 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
     assert read_study(tmp_path, "s").records["0001"].attempts == 1
 
     assert program("export", "s", folder=tmp_path).returncode == 0
-    done = program("train", "best.yaml", "--seeds=2", folder=tmp_path)
+    alone = "--set=compare=null"
+    done = program("train", "best.yaml", "--seeds=2", alone, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     trained = records.load(Folder(tmp_path / "trained/s"))
     assert list(trained.records) == ["seed-0", "seed-1", "teacher"]

@@ -14,7 +14,7 @@ import ray.tune.trainable.trainable as trainable_module
 import torch
 
 from tests.trainables.tiny import config, repeated, same
-from trainables import checkpoint, classifier, sources
+from trainables import checkpoint, classifier, sources, watchdog
 from trainables.attempts import MOST_RETRIES
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.classifier import (
@@ -256,15 +256,18 @@ def test_what_another_attempt_may_mend_is_raised(start, monkeypatch, tmp_path, k
 
 def test_out_of_memory_is_tried_once_more_and_says_what_to_change(start, monkeypatch, tmp_path):
     """A neighbour on the same GPU may have taken it."""
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    text = "CUDA out of memory. Tried to allocate 2 GiB. " + 30 * "Process 7 has 3 GiB in use. "
+    error = torch.OutOfMemoryError(text)
     trial = reader(monkeypatch, error)
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):
             start(given(tmp_path, trial)).train()
     (result,) = steps(start(given(tmp_path, trial)))
     assert result[OUTCOME] == FAILED
-    assert result["error"].startswith("KeepsFailing: out of memory: ")
-    assert "lower trial.data.batch_size, or raise resources.gpu (2 times" in result["error"]
+    hint = "lower trial.data.batch_size, or raise resources.gpu"
+    assert result["error"].startswith(
+        f"KeepsFailing: out of memory: {hint}; OutOfMemoryError: CUDA"
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,13 +369,21 @@ def test_a_process_that_stands_still_ends_and_says_where(tmp_path):
     assert time.monotonic() - began < 100
 
 
-def test_between_epochs_a_process_may_wait_as_long_as_it_likes(start, tmp_path):
-    run = given(tmp_path)
-    run["run"]["silence_s"] = 0.5
-    trainable = start(run)
+def test_between_epochs_a_process_may_wait_as_long_as_it_likes(start, monkeypatch, tmp_path):
+    """The clock is set while an epoch runs, and off when it is reported."""
+    calls = []
+    monkeypatch.setattr(
+        watchdog.faulthandler, "dump_traceback_later", lambda *a, **k: calls.append("set")
+    )
+    monkeypatch.setattr(
+        watchdog.faulthandler, "cancel_dump_traceback_later", lambda: calls.append("off")
+    )
+    trainable = start(given(tmp_path))
     for _ in range(3):
+        calls.clear()
         trainable.train()
-        time.sleep(1.0)
+        assert calls[0] == "set"
+        assert calls[-1] == "off"
 
 
 def test_a_trial_after_a_failed_one_runs(start, monkeypatch, tmp_path):
@@ -392,20 +403,23 @@ def test_a_start_on_a_node_that_is_gone_does_not_count(start, monkeypatch, tmp_p
     assert noted["starts"] == [None]
 
 
-def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(start, monkeypatch, tmp_path):
-    trial = reader(monkeypatch, ConnectionResetError(104, "gone"))
+@pytest.mark.parametrize("kind", [ConnectionResetError, RuntimeError])
+def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(
+    start, monkeypatch, tmp_path, kind
+):
+    trial = reader(monkeypatch, kind("CUDA error: gone"))
 
     def attempts(session: str) -> tuple[int, dict]:
         for tries in range(20):
             try:
                 return tries, start(given(tmp_path, trial, session=session)).train()
-            except ConnectionResetError:
+            except kind:
                 continue
         raise AssertionError("never given up")
 
     tries, result = attempts("one")
     assert result[OUTCOME] == FAILED
-    assert result["error"].startswith("KeepsFailing: ConnectionResetError: ")
+    assert result["error"].startswith(f"KeepsFailing: {kind.__name__}: ")
     assert result["error"].endswith(f"gone ({tries} times in epoch 1)")
     assert result["done"]
     assert attempts("two")[0] == tries  # a resumed study gives it as many attempts again

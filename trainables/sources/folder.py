@@ -26,9 +26,8 @@ def imagefolder(root: Path, *, image_size: Count | None = None) -> Source:
         )
     train_folder = root / "train"
     if not _has_folders(train_folder):
-        parts = [name for name in listing.class_folders(root) if name.lower() in _PARTS]
-        parts = [name for name in parts if _has_folders(root / name)]
-        if parts:
+        parts = listing.class_folders(root)
+        if parts and all(n.lower() in _PARTS and _has_folders(root / n) for n in parts):
             raise DataError(
                 f"{root}: {', '.join(parts)} but no train/ with class folders; a set in parts has "
                 "train/ with test/ or val/, one that is to be split has class folders alone"
@@ -52,7 +51,7 @@ def imagefolder(root: Path, *, image_size: Count | None = None) -> Source:
 
 def _has_folders(folder: Path) -> bool:
     """Whether it can be a part of a set: a class may have the name of one, but holds images."""
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+    return folder.is_dir() and bool(listing.class_folders(folder))
 
 
 def _own_size(images: Listing) -> int:

@@ -123,7 +123,11 @@ def test_export_trains_and_ships(searched: Path):
     assert best["trial"] == read_study(searched, "first").records[winner].config
     done = program("train", "best.yaml", "--seeds=2", folder=searched)
     assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((searched / "trained/first/result.json").read_text())["test/accuracy"]
+    results = json.loads((searched / "trained/first/result.json").read_text())
+    beside = results["compared"]["baseline"]["test/accuracy"]
+    assert len(beside["gain"]["values"]) == 2
+    assert f"over baseline ({beside['mean']:.4f}" in done.stdout
+    result = results["test/accuracy"]
     assert len(result["values"]) == 2
     assert result["mean"] > 0.5
     assert result["half_width_95"] >= 0
@@ -183,7 +187,8 @@ def test_real_images_on_resnet20(tmp_path: Path):
     assert board["baseline"] is not None
     assert len(runs_of(tmp_path, "real")) == 4
     assert program("export", "real", folder=tmp_path).returncode == 0
-    trained = program("train", "best.yaml", "--seeds=2", folder=tmp_path, timeout_s=300)
+    alone = "--set=compare=null"
+    trained = program("train", "best.yaml", "--seeds=2", alone, folder=tmp_path, timeout_s=300)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     chance = 1 / 20
     assert (

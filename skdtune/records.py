@@ -22,7 +22,6 @@ from trainables.storage import Folder
 FORMAT = 1
 STUDY_FILE = "study.json"
 TRIALS = "trials"
-BEGUN = ".begun"  # there until the study's own file is
 OWNER = "owner.json"  # who holds the study
 MODELS = "models"  # of a final training, one a seed
 
@@ -236,29 +235,6 @@ def _clear(folder: Folder, place: str, kept: str) -> None:
     for name in folder.names(place):
         if f"{place}/{name}" != kept:
             folder.delete(f"{place}/{name}")
-
-
-def refuse_strangers(folder: Folder, flag: str) -> None:
-    """Errors: ConfigError for a folder of other things, of which a study would overwrite some, and
-    for a place that is none."""
-    try:
-        found = [name for name in folder.names() if name != OWNER]
-    except OSError as error:
-        raise ConfigError(flag, [f"{folder.uri} cannot be read as a folder: {error}"]) from None
-    if found and not is_study(folder) and not folder.exists(BEGUN):
-        listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        problem = f"{folder.uri} holds what is no study ({listed}); name an empty or a new folder"
-        raise ConfigError(flag, [problem])
-
-
-def begin(folder: Folder) -> None:
-    """Marks a folder as that of a study which is not written yet, and clears what an earlier start,
-    killed before it had written its own, has left. Errors: OSError."""
-    if folder.exists(BEGUN):
-        for name in folder.names():
-            if name != OWNER:
-                folder.delete(name)
-    folder.write(BEGUN, b"")
 
 
 def owner() -> dict[str, Any]:

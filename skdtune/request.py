@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from skdtune import distributions, flags, records, space
+from skdtune import distributions, flags, places, records, space
 from skdtune.errors import ConfigError, together
 from skdtune.finding import STUDIES, newest, on_disk
 from skdtune.plan import is_beside
@@ -165,7 +165,7 @@ def _new_place(options: dict[str, Any], wanted: SearchSpace | None) -> tuple[str
     else:
         name = name or f"{wanted.name if wanted else ''}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Folder(STUDIES / name)
-    records.refuse_strangers(folder, "--storage" if options["storage"] else f"study {name}")
+    places.refuse_strangers(folder, "--storage" if options["storage"] else f"study {name}")
     if records.is_study(folder):
         ended = sum(record.has_ended for record in records.load(folder).records.values())
         where = f"{ended} trials ended, in {folder.uri}"

@@ -15,6 +15,7 @@ from skdtune import (
     lock,
     mps,
     nodes,
+    places,
     preflight,
     records,
     signals,
@@ -169,12 +170,12 @@ def _write(study: Study, space: SearchSpace, new: bool) -> None:
     """Teachers and records first: a study whose own file is there is complete."""
     try:
         if new:
-            records.begin(study.folder)
+            places.begin(study.folder)
         teachers.bring(teachers.named(space), study.folder)
         for record in study.unfinished:
             study.save_record(record)
         study.save()
-        study.folder.delete(records.BEGUN)  # a resume too: the start may have been killed here
+        places.complete(study.folder)  # a resume too: the start may have been killed here
     except OSError as error:
         raise ConfigError("--storage", [f"{study.folder.uri} cannot be written: {error}"]) from None
 

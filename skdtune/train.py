@@ -13,7 +13,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from skdtune import comparison, final, flags, lock, preflight, records, signals, space, teachers
+from skdtune import (
+    comparison,
+    final,
+    flags,
+    lock,
+    places,
+    preflight,
+    records,
+    signals,
+    space,
+    teachers,
+)
 from skdtune.differences import differences
 from skdtune.errors import NOTHING_FINISHED, ConfigError, run, together
 from skdtune.provenance import git_commit, versions
@@ -112,7 +123,7 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     origin = wanted.document.get("provenance") or {}
     name = _name(origin.get("study")) or wanted.name
     folder = Folder(options["output"] or Path("trained") / name)
-    records.refuse_strangers(folder, "--output")
+    places.refuse_strangers(folder, "--output")
     if not records.is_study(folder):
         study = Study(name, "training", copy.deepcopy(wanted.document), wanted.name, folder=folder)
         study.versions, study.commit = versions(), git_commit()

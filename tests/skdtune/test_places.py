@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skdtune import records
+from skdtune import places, records
 from skdtune.errors import ConfigError
 from skdtune.records import Record
 from tests.skdtune.builders import mixed_study
@@ -18,14 +18,14 @@ def test_a_folder_of_other_things_is_refused_and_left_as_it_was(tmp_path: Path) 
     (tmp_path / "trials").mkdir()
     (tmp_path / "trials" / "patients.csv").write_text("precious")
     with pytest.raises(ConfigError, match=r"holds what is no study \(trials\)"):
-        records.refuse_strangers(Folder(tmp_path), "--storage")
+        places.refuse_strangers(Folder(tmp_path), "--storage")
     assert (tmp_path / "trials" / "patients.csv").read_text() == "precious"
 
 
 def test_a_file_in_its_place_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be read as a folder"):
-        records.refuse_strangers(Folder(tmp_path / "file"), "--storage")
+        places.refuse_strangers(Folder(tmp_path / "file"), "--storage")
 
 
 def test_an_empty_folder_one_of_a_study_and_one_that_is_locked_are_not(tmp_path: Path) -> None:
@@ -38,16 +38,16 @@ def test_an_empty_folder_one_of_a_study_and_one_that_is_locked_are_not(tmp_path:
         if name == "locked":
             (tmp_path / name / ".lock").touch()
             folder.write(records.OWNER, b"{}")
-        records.refuse_strangers(folder, "--storage")
+        places.refuse_strangers(folder, "--storage")
 
 
 def test_what_a_start_that_was_killed_has_left_is_cleared(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    records.begin(folder)
+    places.begin(folder)
     for name in ("trials/0000.json", "checkpoints/0000/epoch_000001/state.pt", "owner.json"):
         folder.write(name, b"of then")
-    records.refuse_strangers(folder, "--storage")
-    records.begin(folder)
+    places.refuse_strangers(folder, "--storage")
+    places.begin(folder)
     assert folder.names() == ["owner.json"]
 
 

@@ -47,7 +47,7 @@ install_all() {
     "$VENV/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$CHECKOUT"
     echo "$wanted" >"$stamp"
   fi
-  if [[ -f ~/.ray/auth_token ]]; then chmod 600 ~/.ray/auth_token; fi
+  own_token
   remember PATH "\"$VENV/bin:\$PATH\""
   remember RAY_AUTH_MODE token
 }
@@ -102,9 +102,15 @@ start_worker() {
 
 # Whoever reaches Ray's ports may run anything: without a token nothing is started.
 need_token() {
+  own_token
   [[ -n ${RAY_AUTH_TOKEN:-} || -s ${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token} ]] ||
     refuse "no token at ${RAY_AUTH_TOKEN_PATH:-~/.ray/auth_token}: Ray is not started without one" \
       "(make it once where you call the launcher: ray get-auth-token --generate)"
+}
+
+# Ray leaves its file readable to all.
+own_token() {
+  if [[ -f ~/.ray/auth_token ]]; then chmod 600 ~/.ray/auth_token; fi
 }
 
 set_environment() {

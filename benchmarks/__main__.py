@@ -11,9 +11,10 @@ import argparse
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.pages import written
 
 PARTS = {
     "step": ["--minutes", "3"],
@@ -49,22 +50,12 @@ def main(arguments: list[str]) -> int:
 
 def _run(name: str) -> str | None:
     """What the benchmark writes; None when it fails, after it has said why."""
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder, "page.md")
-        command = [sys.executable, "-m", f"benchmarks.{name}", *PARTS[name]]
-        print(" ".join([name, *PARTS[name]]), file=sys.stderr, flush=True)
-        try:
-            subprocess.run(
-                [*command, "--output", str(page)],
-                check=True,
-                stdout=subprocess.DEVNULL,
-                timeout=_LIMIT_S,
-            )
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return None
-        # a temporary file's name is no part of the command that a reader would type
-        return page.read_text().replace(f" --output {page}", "")
+    print(" ".join([name, *PARTS[name]]), file=sys.stderr, flush=True)
+    try:
+        return written(name, PARTS[name], _LIMIT_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return None
 
 
 def _joined(pages: dict[str, str | None], minutes: float) -> str:

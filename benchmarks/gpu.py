@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.pages import head
+from benchmarks.pages import head, written
 from trainables import data, methods
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
@@ -149,19 +149,10 @@ def _memory(name: str, device: torch.device) -> str:
 
 
 def _page(name: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder, "page.md")
-        command = [sys.executable, "-m", f"benchmarks.{name}", *PARTS[name]]
-        try:
-            subprocess.run(
-                [*command, "--output", str(page)],
-                check=True,
-                stdout=subprocess.DEVNULL,
-                timeout=_LIMIT_S,
-            )
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            return f"# {name}\n\n| no: {error} |"
-        return page.read_text().replace(f" --output {page}", "")
+    try:
+        return written(name, PARTS[name], _LIMIT_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        return f"# {name}\n\n| no: {error} |"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What the pages of several benchmarks have in common."""
 
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.step import machine
 from skdtune.provenance import versions
@@ -18,6 +22,17 @@ def head(title: str, module: str, arguments: Sequence[str], more: str) -> list[s
         f"{time.strftime('%Y-%m-%d')}, {machine()}, {known}. {more}",
         "",
     ]
+
+
+def written(name: str, arguments: Sequence[str], limit_s: float) -> str:
+    """The page that a benchmark writes, run as the command it is. Errors: CalledProcessError,
+    TimeoutExpired."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "page.md")
+        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--output", str(page)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=limit_s)
+        # a temporary file's name is no part of the command that a reader would type
+        return page.read_text().replace(f" --output {page}", "")
 
 
 def spread(values: Sequence[float], digits: int) -> str:

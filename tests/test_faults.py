@@ -124,10 +124,10 @@ def test_workers_killed_again_and_again(tmp_path: Path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system: needs root")
 def test_a_full_storage_stops_the_search_and_costs_no_trial(tmp_path: Path):
-    """A file system that holds three checkpoints and no fourth."""
+    """A file system too small for the three checkpoints that one trial has for a moment."""
     place = tmp_path / "small"
     place.mkdir()
-    small = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place]
+    small = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place]
     subprocess.run(small, check=True)
     try:
         search = ["quickstart", "--trials=2", "--epochs=4", f"--storage={place}/study"]
@@ -136,9 +136,11 @@ def test_a_full_storage_stops_the_search_and_costs_no_trial(tmp_path: Path):
         assert "stopped: the study's storage is full: " in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
         study = records.load(Folder(place / "study"))
-        assert {record.status for record in study.records.values()} == {records.INTERRUPTED}
+        statuses = {record.status for record in study.records.values()}
+        assert records.INTERRUPTED in statuses
+        assert records.FAILED not in statuses
         before = {key: record.epochs for key, record in study.records.items()}
-        assert sum(map(len, before.values())) >= 3
+        assert sum(map(len, before.values())) >= 2
         subprocess.run(["mount", "-o", "remount,size=8m", place], check=True)
         again = ["--resume", f"--storage={place}/study"]
         done = program("search", *again, folder=tmp_path)

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,6 @@ from tests.programs import (
     wait_for,
 )
 from trainables import metrics
-from trainables.storage import Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
@@ -120,37 +118,6 @@ def test_workers_killed_again_and_again(tmp_path: Path):
     attempts = sum(record.attempts for record in read_study(tmp_path, "study").records.values())
     assert attempts > 7  # a kill may also hit a process that has not begun
     assert_whole(tmp_path)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system: needs root")
-def test_a_full_storage_stops_the_search_and_costs_no_trial(tmp_path: Path):
-    """A file system too small for the three checkpoints that one trial has for a moment."""
-    place = tmp_path / "small"
-    place.mkdir()
-    small = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place]
-    subprocess.run(small, check=True)
-    try:
-        search = ["quickstart", "--trials=2", "--epochs=4", f"--storage={place}/study"]
-        done = program("search", *search, folder=tmp_path)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "stopped: the study's storage is full: " in done.stdout
-        assert "Traceback" not in done.stdout + done.stderr
-        study = records.load(Folder(place / "study"))
-        statuses = {record.status for record in study.records.values()}
-        assert records.INTERRUPTED in statuses
-        assert records.FAILED not in statuses
-        before = {key: record.epochs for key, record in study.records.items()}
-        assert sum(map(len, before.values())) >= 2
-        subprocess.run(["mount", "-o", "remount,size=8m", place], check=True)
-        again = ["--resume", f"--storage={place}/study"]
-        done = program("search", *again, folder=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        study = records.load(Folder(place / "study"))
-        for key, record in study.records.items():
-            assert record.status in (records.FINISHED, records.STOPPED)
-            assert record.epochs[: len(before.get(key, []))] == before.get(key, [])
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

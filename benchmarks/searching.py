@@ -37,7 +37,7 @@ from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, TrialSchedule
 from benchmarks import curves, replay
 from benchmarks.curves import Table
 from benchmarks.replay import Played
-from skdtune import scheduler, space
+from skdtune import cluster, scheduler, space
 from skdtune.provenance import versions
 from skdtune.scheduler import StudyAsha
 from skdtune.space import SearchSpace
@@ -301,7 +301,7 @@ def _check(table: Table) -> str:
     try:
         real = replay.through_ray(searched)
     finally:
-        ray.shutdown()
+        cluster.disconnect()
     mine, theirs = (
         [(r.key, r.params, r.epoch, r.status) for r in study.records.values()]
         for study in (played, real)

@@ -88,7 +88,7 @@ def run(request: Request, console: Console) -> Ending:
                         console.print(line)
                 interrupt, mirrored = _search(plan, resources, slots, console)
         finally:
-            ray.shutdown()
+            cluster.disconnect()
     is_done = not study.unfinished and Plan(study, request.space, resources).is_done
     stopped = "" if is_done else interrupt.reason
     seconds = time.monotonic() - started
@@ -120,7 +120,7 @@ def _search(
         interrupt.fail(f"Ray Tune gave up: {first_line(error)}")
     finally:
         slots.close()
-        ray.shutdown()
+        cluster.disconnect()
         try:
             _close_open_ends(study, writer)
         except OSError as error:

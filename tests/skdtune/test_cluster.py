@@ -1,10 +1,14 @@
-"""Where Ray is, and how it is waited for; Ray is not started."""
+"""Where Ray is, how it is waited for, and how it is left."""
 
+import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -136,3 +140,60 @@ def test_auto_is_the_cluster_that_was_brought_up_here_even_when_it_is_gone(tmp_p
     assert cluster.where("auto") == "127.0.0.1:1"
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert cluster.where(None) == "local"
+
+
+def test_garbage_is_collected_before_ray_is_left_and_not_meanwhile(monkeypatch):
+    class Link:
+        pass
+
+    left = Link()
+    left.itself = left
+    gone, seen = weakref.ref(left), []
+    del left
+
+    def shutdown():
+        seen.append((gone() is None, gc.isenabled()))
+        raise ConnectionError
+
+    monkeypatch.setattr(cluster.ray, "shutdown", shutdown)
+    with pytest.raises(ConnectionError):
+        cluster.disconnect()
+    assert seen == [(True, False)]
+    assert gc.isenabled()
+
+
+_LITTER = """
+import gc, threading, time, ray
+from skdtune import cluster
+
+class Link: pass
+
+def litter():
+    while refs and not ended.is_set():
+        link = Link()
+        link.itself, link.ref = link, refs.pop()
+        del link
+        [[] for _ in range(20)]
+        time.sleep(0.0002)
+
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+refs, ended = [ray.put(number) for number in range(5000)], threading.Event()
+gc.freeze()
+gc.set_threshold(5, 1000, 1000)
+thread = threading.Thread(target=litter, daemon=True)
+thread.start()
+cluster.disconnect()
+ended.set()
+thread.join()
+print("left" if refs else "too few references")
+"""
+
+
+@pytest.mark.slow
+def test_a_thread_that_makes_garbage_does_not_end_the_program_when_ray_is_left():
+    """With a bare `ray.shutdown()` Ray ends the process: 'The core worker has already been
+    shutdown'."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LITTER], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr

@@ -11,6 +11,7 @@ from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import BASELINE as BASELINE_METHOD
 from skdtune.space import SearchSpace
+from trainables import metrics
 
 # Of a batch, or of what is done once an epoch: after so long a trial's process counts as hung.
 SILENCE_S = 1800.0
@@ -88,6 +89,7 @@ class Plan:
             "session": self.session,
             "images": self._fingerprint(record),
             "silence_s": SILENCE_S,
+            "watched": [metrics.EPOCH, self.space.search.metric],
         }
         return {"trial": teachers.equipped(record.config, self.study.folder), "run": run}
 

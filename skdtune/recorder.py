@@ -45,7 +45,7 @@ class Recorder(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info
     ) -> None:
         record = self._record(trial)
-        new = "report" in result and record.add(result["report"])
+        new = "report" in result and record.add(dict(result["report"]))
         record.host = result.get("host", record.host)
         record.device = result.get("device") or record.device
         record.checkpoint = result.get("checkpoint", record.checkpoint)

@@ -46,10 +46,11 @@ class ClassifierTrial(tune.Trainable):
     """Trains one config; an epoch a step.
 
     The config Tune hands over is `{"trial": the config, "run": {"key", "study", "after",
-    "identity", "threads", "device", "session", "images", "silence_s"}}`: the trial's key, the
-    study's folder, the last epoch the study has on record, whose its checkpoints are, CPU threads,
-    `cpu` or `cuda`, which run of the study this is, the fingerprint of the images that it trains on
-    (None: any), and how long a batch may take before the process counts as hung. It looks
+    "identity", "threads", "device", "session", "images", "silence_s", "watched"}}`: the trial's
+    key, the study's folder, the last epoch the study has on record, whose its checkpoints are, CPU
+    threads, `cpu` or `cuda`, which run of the study this is, the fingerprint of the images that it
+    trains on (None: any), how long a batch may take before the process counts as hung, and which
+    metrics sampler and scheduler go by. It looks
     for its own checkpoints, so a retry, a resumed study and a lost node are all one path, and
     reports each epoch that the record lacks without training it again. The process is reused:
     every trial builds all it needs afresh, and only the image set stays."""
@@ -135,7 +136,10 @@ class ClassifierTrial(tune.Trainable):
     def _report(self, report: dict) -> dict:
         done = report[metrics.EPOCH] >= self.trial["epochs"]
         outcome = {OUTCOME: FINISHED} if done else {}
-        return {"report": report, **report, **outcome, **self._where(), "done": done}
+        watched = {name: report[name] for name in self.run["watched"] if name in report}
+        # pairs: of every number it can see Tune keeps statistics, 2 KB of the driver's memory each
+        pairs = list(report.items())
+        return {"report": pairs, **watched, **outcome, **self._where(), "done": done}
 
     def _end(self, outcome: str, error: str, details: str = "") -> dict:
         self.reports = None

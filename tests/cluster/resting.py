@@ -20,4 +20,4 @@ class Resting(ClassifierTrial):
         done = epoch >= self.trial["epochs"]
         outcome = {OUTCOME: FINISHED} if done else {}
         place = {"host": ray.get_runtime_context().get_node_id(), "checkpoint": ""}
-        return {"report": report, **report, **outcome, **place, "done": done}
+        return {"report": list(report.items()), **report, **outcome, **place, "done": done}

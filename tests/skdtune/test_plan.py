@@ -119,6 +119,7 @@ def test_what_a_trial_is_told(tmp_path):
         "device": "cuda",
         "images": "all alike",
         "silence_s": SILENCE_S,
+        "watched": ["epoch", "val/accuracy"],
         "identity": default.identity,
     }
     assert plan.trial_config(baseline)["run"]["beside"] is True

@@ -68,7 +68,7 @@ class Desk:
         self.recorder.on_trial_result(0, [], trial, trial.last_result)
 
     def epoch(self, trial, line: dict, **more) -> None:
-        self.result(trial, report=line, **line, **more)
+        self.result(trial, report=list(line.items()), **line, **more)
 
     def complete(self, trial) -> None:
         self.recorder.on_trial_complete(0, [], trial)

@@ -35,7 +35,13 @@ def trial(tmp_path) -> dict:
 
 def run_of(trial: dict, study, key: str) -> dict:
     run = {"key": key, "identity": key, "study": str(study), "after": 0, "threads": 1}
-    run |= {"session": "s", "device": "cpu", "images": None, "silence_s": 60.0}
+    run |= {
+        "session": "s",
+        "device": "cpu",
+        "images": None,
+        "silence_s": 60.0,
+        "watched": ["epoch"],
+    }
     return {"trial": trial, "run": run}
 
 
@@ -46,13 +52,13 @@ def test_a_reused_actor_trains_trial_after_trial_and_leaves_no_worker(trial, tmp
     data.forget()
     actor = ray.remote(num_cpus=1)(ClassifierTrial).remote(run_of(trial, tmp_path, "k0"))
     results = [ray.get(actor.train.remote(), timeout=120) for _ in range(3)]
-    assert repeated([result["report"] for result in results]) == expected[0]
+    assert repeated([dict(result["report"]) for result in results]) == expected[0]
     first = workers_of(results[0]["worker"])
     assert len(first) == 2
     assert ray.get(actor.reset.remote(run_of(other, tmp_path, "k1")), timeout=60)
     assert gone(first)
     results = [ray.get(actor.train.remote(), timeout=60) for _ in range(2)]
-    assert repeated([result["report"] for result in results]) == expected[1][:2]
+    assert repeated([dict(result["report"]) for result in results]) == expected[1][:2]
     second = workers_of(results[0]["worker"])
     assert len(second) == 2
     assert not first & second

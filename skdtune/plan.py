@@ -13,7 +13,8 @@ from skdtune.space import BASELINE as BASELINE_METHOD
 from skdtune.space import SearchSpace
 from trainables import metrics
 
-# Of a batch, or of what is done once an epoch: after so long a trial's process counts as hung.
+# Of a batch, of what is done once an epoch, or of all before the first batch: after so long a
+# trial's process counts as hung.
 SILENCE_S = 1800.0
 _MOST_PUT_BACK = 3
 

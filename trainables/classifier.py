@@ -49,8 +49,8 @@ class ClassifierTrial(tune.Trainable):
     "identity", "threads", "device", "session", "images", "silence_s", "watched"}}`: the trial's
     key, the study's folder, the last epoch the study has on record, whose its checkpoints are, CPU
     threads, `cpu` or `cuda`, which run of the study this is, the fingerprint of the images that it
-    trains on (None: any), how long a batch may take before the process counts as hung, and which
-    metrics sampler and scheduler go by. It looks
+    trains on (None: any), how long a batch, or all before the first, may take before the process
+    counts as hung, and which metrics sampler and scheduler go by. It looks
     for its own checkpoints, so a retry, a resumed study and a lost node are all one path, and
     reports each epoch that the record lacks without training it again. The process is reused:
     every trial builds all it needs afresh, and only the image set stays."""
@@ -66,6 +66,7 @@ class ClassifierTrial(tune.Trainable):
         return True
 
     def step(self) -> dict:
+        self.watchdog.beat()  # the images, the network and the first batch may hang too
         try:
             return self._report(self._next())
         except Diverged as error:

@@ -351,7 +351,7 @@ losses, calls = CrossEntropy.losses, []
 
 def stuck(self, images, labels):
     calls.append(1)
-    if len(calls) == 2:
+    if len(calls) == int(sys.argv[2]):
         ctypes.PyDLL(None).sleep(600)  # in C, with Python's lock held
     return losses(self, images, labels)
 
@@ -363,10 +363,11 @@ ClassifierTrial(run).train()
 """
 
 
-def test_a_process_that_stands_still_ends_and_says_where(tmp_path):
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_process_that_stands_still_ends_and_says_where(tmp_path, batch):
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", HANGS, str(tmp_path)],
+        [sys.executable, "-c", HANGS, str(tmp_path), str(batch)],
         env={**os.environ, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ import gc
 import tempfile
 
 from ray import tune
+from ray.tune.execution import class_cache
 from rich.console import Console
 
 from skdtune import scheduler
@@ -38,6 +39,7 @@ def run(
 
     trainable: another one where a benchmark measures all but the training."""
     interrupt.on_stop = plan.interrupt
+    _keep_secrets()
     if plan.is_done or interrupt.stop_all():
         return
     with (
@@ -72,3 +74,11 @@ def run(
         gc.collect()
         gc.freeze()
         tuner.fit()
+
+
+def _keep_secrets() -> None:
+    """Tune gives its workers the driver's keys of AWS as a part of their runtime environment, which
+    Ray writes into a log that everybody on the node may read. A node reaches the storage on its
+    own, which is looked at before it is used."""
+    named = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in named if not name.startswith("AWS_")}

@@ -2,11 +2,14 @@
 
 import copy
 import heapq
+from bisect import insort
 from collections.abc import Container, Sequence
 from operator import attrgetter
 
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+
+_BY_NUMBER = attrgetter("number")
 
 
 class BoundedStorage(InMemoryStorage):
@@ -16,12 +19,12 @@ class BoundedStorage(InMemoryStorage):
 
     mode: of the one study in it, `max` or `min`."""
 
-    def __init__(self, mode: str, most: int = 250, best: int = 50):
+    def __init__(self, mode: str, most: int = 200, best: int = 50):
         super().__init__()
         self.sign = 1 if mode == "max" else -1
         self.most, self.best = most, best
         self._live: set[int] = set()  # ids of those that have not ended
-        self._shown: list[FrozenTrial] = []  # of those that have; one never changes any more
+        self._shown: list[FrozenTrial] = []  # of those that have, by number; none changes any more
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial_id = super().create_new_trial(study_id, template_trial)
@@ -43,26 +46,25 @@ class BoundedStorage(InMemoryStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         live = [self.get_trial(trial_id) for trial_id in self._live]
-        found = [t for t in (*self._shown, *live) if states is None or t.state in states]
-        found.sort(key=attrgetter("number"))
+        found = [t for t in self._shown if states is None or t.state in states]
+        for trial in live:
+            if states is None or trial.state in states:
+                insort(found, trial, key=_BY_NUMBER)
         return copy.deepcopy(found) if deepcopy else found
 
     def _note(self, trial_id: int, state: TrialState) -> None:
         if state.is_finished():
             self._live.discard(trial_id)
-            self._shown = self._chosen([*self._shown, self.get_trial(trial_id)])
+            insort(self._shown, self.get_trial(trial_id), key=_BY_NUMBER)
+            if len(self._shown) > self.most:
+                self._pass_one_over()
         else:
             self._live.add(trial_id)
 
-    def _chosen(self, ended: list[FrozenTrial]) -> list[FrozenTrial]:
-        """The ones to show. Those shown before and the one that has just ended hold all that may
-        be among them: a trial that was passed over is neither of the best nor of the newest."""
-        if len(ended) <= self.most:
-            return ended
-        ended.sort(key=attrgetter("number"))
-        scored = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    def _pass_one_over(self) -> None:
+        """The oldest that is not of the best; it will neither be of them nor be new again."""
+        scored = [trial for trial in self._shown if trial.state == TrialState.COMPLETE]
         top = heapq.nlargest(self.best, scored, key=lambda trial: self.sign * trial.value)
         kept = {trial.number for trial in top}
-        newest = [trial.number for trial in ended if trial.number not in kept]
-        kept.update(newest[len(kept) - self.most :])
-        return [trial for trial in ended if trial.number in kept]
+        oldest = next(i for i, trial in enumerate(self._shown) if trial.number not in kept)
+        del self._shown[oldest]

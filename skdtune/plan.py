@@ -24,8 +24,8 @@ class Plan:
     for.
 
     only: the role of the trials to run, when not all of them are. known: what was on the books
-    when the plan was made. ended_before: what had ended by then. interrupted: the search is being
-    stopped from outside, so that a trial that ends now has not come to its end."""
+    when the plan was made. interrupted: the search is being stopped from outside, so that a trial
+    that ends now has not come to its end."""
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class Plan:
         self.interrupted = False
         self.session = uuid.uuid4().hex
         self.known = list(study.records.values())
-        self.ended_before = {record.key for record in self.known if record.has_ended}
         self.only = only
         self.queue = deque(r for r in study.unfinished if only in (None, r.role))
         self._put_back: Counter[str] = Counter()

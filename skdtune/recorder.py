@@ -28,6 +28,7 @@ class Recorder(tune.Callback):
     def __init__(self, plan: Plan, writer: Writer, interrupt: Interrupt, progress: Progress):
         self.plan, self.study = plan, plan.study
         self.writer, self.interrupt, self.progress = writer, interrupt, progress
+        self.first_failures: list[str] | None = []  # None once a trial has ended without an error
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
         self.progress.refresh()
@@ -89,16 +90,19 @@ class Recorder(tune.Callback):
         if status in _NEVER_AGAIN:
             record.checkpoint = ""
         self.progress.ended(record)
-        self._stop_when_hopeless()
+        self._stop_when_hopeless(record)
 
-    def _stop_when_hopeless(self) -> None:
+    def _stop_when_hopeless(self, record: Record) -> None:
         """The first trials all failed with one error: so would the others."""
-        before = self.plan.ended_before
-        ended = [r for r in self.study.records.values() if r.has_ended and r.key not in before]
-        if len(ended) < _SAME_FAILURES or any(record.status != records.FAILED for record in ended):
+        if record.status != records.FAILED:
+            self.first_failures = None
+        if self.first_failures is None:
             return
-        if len({_NUMBER.sub("#", record.error) for record in ended}) == 1:
-            self.interrupt.request(f"the first {len(ended)} trials failed alike: {ended[0].error}")
+        self.first_failures.append(record.error)
+        count, alike = len(self.first_failures), {_NUMBER.sub("#", e) for e in self.first_failures}
+        if count >= _SAME_FAILURES and len(alike) == 1:
+            first = self.first_failures[0]
+            self.interrupt.request(f"the first {count} trials failed alike: {first}")
 
     def _record(self, trial: Trial) -> Record:
         return self.study.records[trial.config["run"]["key"]]

@@ -83,7 +83,9 @@ class Training:
         """Trains to the end and yields the metrics of every epoch, first those that a checkpoint
         holds.
 
-        checkpoints: where to resume from and where to save after each epoch, before it is yielded.
+        checkpoints: where to resume from and where to save after an epoch, before it is yielded:
+            after the last one, and after each of the others unless saving would take too much of
+            the time.
         beat: called after each batch, trained or scored.
         Errors: `Diverged` within the epoch in which a loss stops being finite.
         """
@@ -95,7 +97,8 @@ class Training:
             while self.epoch < self.total_epochs:
                 report = self._one_epoch()
                 self.history.append(report)
-                if checkpoints:
+                is_last = self.epoch == self.total_epochs
+                if checkpoints and (is_last or checkpoints.is_due):
                     checkpoints.save(self.epoch, self._state())
                 yield report
 

@@ -3,16 +3,20 @@
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.trainables.tiny import same
+from trainables import checkpoint
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
 
@@ -255,3 +259,27 @@ def test_a_trial_that_starts_over_keeps_its_new_checkpoints_beside_damaged_ones(
     assert checkpoints.latest() is None
     checkpoints.save(1, {"epoch": 1})
     assert Checkpoints(Folder(tmp_path), "0001").latest() == {"epoch": 1}
+
+
+@pytest.mark.parametrize("epoch_s", [0.5, 3.0, 60.0])
+def test_writing_checkpoints_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch, epoch_s):
+    clock = SimpleNamespace(now=1000.0)
+    write = Folder.write
+
+    def slow(self, name, data):
+        clock.now += 0.5  # two files: a second each time
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", slow)
+    monkeypatch.setattr(checkpoint, "MOST_OF_THE_TIME", 0.05)
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    checkpoints, written = Checkpoints(Folder(tmp_path), "a"), []
+    for epoch in range(1, 101):
+        clock.now += epoch_s
+        if checkpoints.is_due:
+            written.append(epoch)
+            checkpoints.save(epoch, state("a", epoch))
+    gaps = {after - before for before, after in pairwise(written)}
+    assert written[0] == 1
+    assert gaps == {math.ceil(19 / epoch_s)}  # no less often than that allows either
+    assert same(Checkpoints(Folder(tmp_path), "a").latest(), state("a", written[-1]))

@@ -9,8 +9,8 @@ import torch
 from tests.trainables.layouts import folder, photograph
 from tests.trainables.tiny import config, repeated, same
 from tests.trainables.workers import gone, workers_of
+from trainables import checkpoint, metrics
 from trainables import data as image_data
-from trainables import metrics
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
 from trainables.training import Diverged, Training
@@ -62,6 +62,18 @@ def test_a_run_resumed_after_every_epoch_equals_the_unbroken_one(tmp_path):
     for stop in range(1, 5):
         resumed = run(trial, Checkpoints(Folder(tmp_path), "t"), stop)
     assert_same_run(run(trial), resumed)
+
+
+def test_a_run_that_saved_too_seldom_equals_the_unbroken_one(tmp_path, monkeypatch):
+    """Writing takes long: after the first epoch and the last one alone is a checkpoint written."""
+    monkeypatch.setattr(checkpoint, "MOST_OF_THE_TIME", 1e-9)
+    trial = config(epochs=4)
+    _, first = run(trial, Checkpoints(Folder(tmp_path), "t"), stop=3)
+    assert Folder(tmp_path).names() == ["epoch_000001"]
+    resumed = run(trial, Checkpoints(Folder(tmp_path), "t"))
+    assert sorted(Folder(tmp_path).names())[-1] == "epoch_000004"
+    assert_same_run(run(trial), resumed)
+    assert resumed[1][:1] == first[:1]
 
 
 def test_a_finished_run_is_reported_again_without_training(tmp_path):

@@ -19,6 +19,8 @@ from trainables.checkpoint import Checkpoints
 from trainables.compiling import compile_parts
 from trainables.optim import build as build_optimizer
 
+_LOOK_EVERY_S = 30.0  # for a loss that is no longer finite, within an epoch
+
 
 class Diverged(ArithmeticError):
     """The loss or a score is no longer a finite number."""
@@ -87,7 +89,8 @@ class Training:
             after the last one, and after each of the others unless saving would take too much of
             the time.
         beat: called after each batch, trained or scored.
-        Errors: `Diverged` within the epoch in which a loss stops being finite.
+        Errors: `Diverged` in the epoch in which a loss stops being finite, at most half a minute
+        later.
         """
         self._beat = beat or self._beat
         if checkpoints:
@@ -153,6 +156,7 @@ class Training:
         self.method.start_epoch()
         sums: dict[str, Tensor] = {}
         seen = done = 0
+        looked = time.monotonic()
         steps = max(1, len(self.sets.train) // self.sets.batch_size)
         for images, labels, indices in batches.training(
             self.sets, self.augment, self.method.companion, generator
@@ -172,10 +176,10 @@ class Training:
             done += 1
             seen += len(logits)
             self._beat()
-        values = torch.stack(
-            [value.double() for value in sums.values()]
-        ).tolist()  # the epoch's one sync
-        report = {name: value / done for name, value in zip(sums, values, strict=True)}
+            if time.monotonic() - looked > _LOOK_EVERY_S:
+                looked = time.monotonic()
+                self._must_be_finite(_means(sums, done))
+        report = _means(sums, done)
         report[metrics.TRAIN_ACCURACY] *= done / seen
         report[metrics.LEARNING_RATE] = self.optimizer.sgd.param_groups[0]["lr"]
         return report, seen
@@ -211,6 +215,12 @@ class Training:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:
+    """Off the device in one go: the only sync of an epoch of less than half a minute."""
+    values = torch.stack([value.double() for value in sums.values()]).tolist()
+    return {name: value / count for name, value in zip(sums, values, strict=True)}
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

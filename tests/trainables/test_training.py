@@ -11,6 +11,7 @@ from tests.trainables.tiny import config, repeated, same
 from tests.trainables.workers import gone, workers_of
 from trainables import checkpoint, metrics
 from trainables import data as image_data
+from trainables import training as training_module
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
 from trainables.training import Diverged, Training
@@ -172,6 +173,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_within_its_epoch(tmp_path, metho
         next(training.epochs(checkpoints))
     assert training.history == []
     assert Folder(tmp_path).names() == []
+
+
+@pytest.mark.parametrize("on_files", [False, True])
+def test_in_a_long_epoch_a_loss_that_is_not_finite_is_found_before_its_end(
+    tmp_path, monkeypatch, on_files
+):
+    monkeypatch.setattr(training_module, "_LOOK_EVERY_S", 0.0)
+    trial = photographs(tmp_path) if on_files else config()
+    trial["optim"]["lr"] = 1e30
+    trial["data"] |= {"batch_size": 4, "workers": 2 if on_files else None}
+    training = Training(**trial)
+    batches, losses = [], training.method.losses
+    training.method.losses = lambda *given: (batches.append(1), losses(*given))[1]
+    with pytest.raises(Diverged, match=r"not finite in epoch 1: .*loss"):
+        next(training.epochs())
+    assert len(batches) < len(training.sets.train) // 4 - 1
+    assert gone(workers_of(os.getpid()))
 
 
 def test_evaluation_sees_every_image_once():

@@ -1,24 +1,20 @@
 """Final training: one config at full length over several seeds, scored once on the test set."""
 
 import json
-import shutil
 import time
-import traceback
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-from skdtune import comparison, records, signals, teachers
+from skdtune import comparison, final_run, records, signals, teachers
 from skdtune.artifacts import RESULT
 from skdtune.estimate import Estimate, estimate
-from skdtune.records import MODELS, Record, Study, Writer
+from skdtune.records import Record, Study, Writer
 from skdtune.space import BASELINE
-from trainables import metrics, shipping
-from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables import metrics
 from trainables.metrics import TEST, score_names
-from trainables.training import Diverged, Training
 
 _LINE_EVERY_S = 10.0
-_MLFLOW_MODEL = "MLmodel"
+_LOST = (records.DIVERGED, records.FAILED)  # of a teacher: it teaches nobody
 
 
 def results(study: Study) -> dict[str, Estimate]:
@@ -70,94 +66,85 @@ def add_seeds(
     return chosen
 
 
-def train(study: Study, wanted: list[Record], writer: Writer, say: Callable[[str], None]) -> None:
-    """Trains what has not ended, each from its last checkpoint, and saves the models of the
-    seeds. One that fails leaves the others alone, but for a teacher those whom it was to teach.
+class Desk:
+    """Keeps the records of the runs and says what becomes of them, whichever process trains.
+
+    say: prints a line."""
+
+    def __init__(self, study: Study, writer: Writer, say: Callable[[str], None]):
+        self.study, self.writer, self.say = study, writer, say
+        self._said = time.monotonic()
+
+    def waits(self, record: Record) -> bool | None:
+        """Whether its teacher must be trained first; None when it will never be."""
+        if not teachers.needs_own(record.config):
+            return False
+        teacher = self.study.records[records.TEACHER]
+        return None if teacher.status in _LOST else teacher.status != records.FINISHED
+
+    def begin(self, record: Record) -> None:
+        record.started = record.started or time.time()
+        record.status, record.attempts = records.RUNNING, record.attempts + 1
+        self.writer.put(record)
+
+    def tell(self, record: Record, event: dict[str, Any]) -> None:
+        """event: one of `final_run.events`."""
+        record.device = event.get("device", record.device)
+        if "report" in event:
+            record.add(event["report"])
+            record.checkpoint = event["checkpoint"]
+        self.writer.put(record)
+        if "report" in event and time.monotonic() - self._said > _LINE_EVERY_S:
+            self._said = time.monotonic()
+            progress = f"epoch {record.epoch}/{record.config['epochs']}"
+            self.say(f"{record.key}: {progress}, loss {record.last[metrics.LOSS_TOTAL]:.4f}")
+
+    def end(
+        self, record: Record, status: str = records.FINISHED, error: str = "", details: str = ""
+    ) -> None:
+        record.error, record.details = error, details
+        record.ended = time.time()
+        record.status = status
+        self.writer.put(record)
+        if status == records.FINISHED:
+            self.say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")
+        else:
+            self.say(f"{record.key} {status}: {error}")
+        seeds = [r for r in self.study.records.values() if r.role == records.SEED]
+        if all(record.has_ended for record in seeds):  # what it is compared with may come later
+            write_result(self.study)
+
+    def interrupt(self, record: Record) -> None:
+        record.status = records.INTERRUPTED
+        self.writer.put(record)
+
+
+def train(study: Study, wanted: list[Record], desk: Desk) -> None:
+    """Trains what has not ended in this process, one after the other, each from its last
+    checkpoint, and saves the models of the seeds. One that fails leaves the others alone, but for a
+    teacher those whom it was to teach.
 
     Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
-    has_teacher = True
     for record in wanted:
-        if teachers.needs_own(record.config) and not has_teacher:
+        if record.has_ended or desk.waits(record) is None:
             continue
-        if record.role == records.COMPARED:
-            _write_result(study)  # that of the config itself does not wait for the others
-        _attempt(study, record, writer, say)
-        if record.role == records.TEACHER:
-            has_teacher = record.status == records.FINISHED
-    _write_result(study)
+        desk.begin(record)
+        try:
+            for event in final_run.events(final_run.task(study, record)):
+                desk.tell(record, event)
+                signals.check()
+        except KeyboardInterrupt:
+            desk.interrupt(record)
+            raise
+        except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
+            desk.end(record, **final_run.failure(error))
+        else:
+            desk.end(record)
+    write_result(study)
 
 
-def _attempt(study: Study, record: Record, writer: Writer, say: Callable[[str], None]) -> None:
-    if record.has_ended:
-        return
-    try:
-        _train_one(study, record, writer, say)
-    except KeyboardInterrupt:
-        record.status = records.INTERRUPTED
-        writer.put(record)
-        raise
-    except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
-        status = records.DIVERGED if isinstance(error, Diverged) else records.FAILED
-        record.error, record.details = str(error), traceback.format_exc()
-        record.ended, record.status = time.time(), status
-        writer.put(record)
-        say(f"{record.key} {status}: {error}")
-
-
-def _train_one(study: Study, record: Record, writer: Writer, say: Callable[[str], None]) -> None:
-    record.started = record.started or time.time()
-    record.status, record.attempts = records.RUNNING, record.attempts + 1
-    writer.put(record)
-    folder = study.folder.folder(CHECKPOINTS).folder(record.key)
-    checkpoints = Checkpoints(folder, record.identity)
-    training = Training(**teachers.equipped(record.config, study.folder), final=True)
-    record.device = training.place
-    said = time.monotonic()
-    for report in training.epochs(checkpoints):
-        record.add(report)
-        record.checkpoint = f"{CHECKPOINTS}/{record.key}/{checkpoints.newest}"
-        writer.put(record)
-        signals.check()
-        if time.monotonic() - said > _LINE_EVERY_S:
-            said = time.monotonic()
-            progress = f"epoch {record.epoch}/{record.config['epochs']}"
-            say(f"{record.key}: {progress}, loss {report[metrics.LOSS_TOTAL]:.4f}")
-    if record.role != records.COMPARED:
-        _save_models(study, record, training)
-    if record.role == records.TEACHER:
-        teachers.keep_own(study.folder, training, record.config["model"])
-    record.ended = time.time()
-    record.status = records.FINISHED
-    writer.put(record)
-    say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")
-
-
-def _save_models(study: Study, record: Record, training: Training) -> None:
-    """The weights as safetensors, and an MLflow model in the exported format that needs no
-    unpickling."""
-    import mlflow.pytorch
-    import torch
-
-    folder = Path(study.folder.local) / MODELS / record.key
-    shape = training.sets.image_shape
-    shipped = shipping.ship(training.method, training.sets)
-    shipping.save(folder, shipped, record.config["model"], shape)
-    target = folder / "mlflow"
-    if not (target / _MLFLOW_MODEL).exists():
-        for part in (target, folder / ".mlflow"):  # what an earlier attempt left half done
-            shutil.rmtree(part, ignore_errors=True)
-        example = torch.zeros(2, *shape).numpy()
-        mlflow.pytorch.save_model(
-            shipped,
-            str(folder / ".mlflow"),
-            input_example=example,
-            serialization_format="pt2",
-            extra_files=[str(folder / name) for name in (shipping.WEIGHTS, shipping.DESCRIPTION)],
-        )
-        (folder / ".mlflow").rename(target)
-
-
-def _write_result(study: Study) -> None:
+def write_result(study: Study) -> None:
+    """The estimates over the seeds that have finished, and the gains, as a file."""
     found: dict[str, dict] = {name: _told(value) for name, value in results(study).items()}
     for name in list(found):
         for other, (value, gain) in comparison.gains(study, name).items():

@@ -6,6 +6,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 
     errors.begin()
 
+import contextlib
 import copy
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from rich.console import Console
 
 from skdtune import (
+    cluster,
     comparison,
     final,
     flags,
@@ -23,12 +25,13 @@ from skdtune import (
     records,
     signals,
     space,
+    spread,
     teachers,
 )
 from skdtune.differences import differences
 from skdtune.errors import NOTHING_FINISHED, ConfigError, run, together
 from skdtune.provenance import git_commit, versions
-from skdtune.records import MODELS, Study, Writer
+from skdtune.records import MODELS, Record, Study, Writer
 from skdtune.space import SearchSpace
 from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
@@ -40,20 +43,25 @@ _MLFLOW_PATIENCE_S = 120.0  # at the end, for the models it has not taken yet
 
 def main(arguments: list[str]) -> int:
     options, wanted = _read(arguments)
+    address = cluster.where(options["address"])
     console = Console(highlight=False, soft_wrap=True, markup=False)
     study = _study(wanted, options)
     sets = preflight.load_data(wanted.fixed, final=True)
     _same_images(study, sets.fingerprint())
     taught = teachers.named(wanted) | teachers.asked(wanted.compare.values())
     teachers.check(taught, sets, study.folder)
-    with lock.held(study.folder, study.name):
+    with lock.held(study.folder, study.name), contextlib.ExitStack() as stack:
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
+        room = None
+        if _wants_ray(chosen, wanted, address):
+            connected = spread.connected(wanted, study.folder, address, console.print)
+            room = stack.enter_context(connected)
         study.save()
         teachers.bring(taught, study.folder)
         beside = "".join(f", as many of {name}" for name in wanted.compare)
         console.print(
-            f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs{beside}, on "
-            f"{_device(wanted)}, in {study.folder.uri}"
+            f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs{beside}, "
+            f"{room.line if room else _device(wanted)}, in {study.folder.uri}"
         )
         small = preflight.batch_note(sets.batch_size, len(sets.train))
         if small:
@@ -61,12 +69,19 @@ def main(arguments: list[str]) -> int:
         writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
         stopped = None
         try:
-            final.train(study, chosen, writer, console.print)
+            desk = final.Desk(study, writer, console.print)
+            if room:
+                spread.train(study, chosen, desk, room)
+            else:
+                final.train(study, chosen, desk)
         except KeyboardInterrupt as error:
             stopped = error
         finally:
             writer.close()
-            mirrored = uploader.close(_MLFLOW_PATIENCE_S)
+            mirrored = uploader.close(
+                _MLFLOW_PATIENCE_S,
+                give_up=lambda: stopped is None and signals.received() is not None,
+            )
     if not mirrored:
         console.print(
             f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(study.folder.uri)}"
@@ -88,6 +103,9 @@ def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
         "--output", "folder (default: ./trained/STUDY)", check=flags.local_path, metavar="DIR"
     )
     parser.tracking_uri()
+    parser.option(
+        "--address", "of Ray, as for the search: local, auto or HOST:PORT", check=flags.address
+    )
     options = parser.read(arguments)
     errors = [ConfigError(parser.program, parser.problems)] if parser.problems else []
     wanted = None
@@ -138,6 +156,13 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     return study
 
 
+def _wants_ray(chosen: list[Record], wanted: SearchSpace, address: str) -> bool:
+    left = [record for record in chosen if not record.has_ended]
+    return bool(left) and (
+        address != cluster.LOCAL or (len(left) > 1 and spread.is_of_use(wanted, address))
+    )
+
+
 def _same_images(study: Study, fingerprint: str) -> None:
     """Errors: ConfigError when the seeds that are there were trained on others."""
     if study.data.setdefault("fingerprint", fingerprint) != fingerprint:
@@ -148,9 +173,9 @@ def _same_images(study: Study, fingerprint: str) -> None:
 def _device(wanted: SearchSpace) -> str:
     """Where it trains, so that a missing GPU is seen at once and not the next morning."""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return f"one after the other on {torch.cuda.get_device_name()}"
     asked = " (resources.gpu asks for a GPU, there is none here)" if wanted.resources.gpu else ""
-    return f"the CPU{asked}"
+    return f"one after the other on the CPU{asked}"
 
 
 def _name(study: object) -> str | None:

@@ -78,7 +78,7 @@ class ClassifierTrial(tune.Trainable):
             self._failed(f"out of memory: {hint}; {_one_line(error)}", lacks_memory=True)
             raise
         except Exception as error:
-            if not _is_passing(error):  # a bug in a method ends its trial, not the search
+            if not is_passing(error):  # a bug in a method ends its trial, not the search
                 return self._end(FAILED, _one_line(error), traceback.format_exc())
             self._failed(_one_line(error))
             if isinstance(error, UnfitNode | DataError):
@@ -166,7 +166,8 @@ def _is_gone(node: str | None) -> bool:
     return node not in {known["NodeID"] for known in ray.nodes() if known["Alive"]}
 
 
-def _is_passing(error: Exception) -> bool:
+def is_passing(error: Exception) -> bool:
+    """Whether another process or another machine may do better."""
     if isinstance(error, KeepsFailing):  # it quotes an error that may have passed
         return False
     of_the_gpu = isinstance(error, RuntimeError) and _OF_THE_GPU.search(str(error))

@@ -49,7 +49,7 @@ def training(folder, seeds: int = 2) -> Study:
 def train(study: Study, say=lambda line: None) -> None:
     writer = Writer(study)
     try:
-        final.train(study, list(study.records.values()), writer, say)
+        final.train(study, list(study.records.values()), final.Desk(study, writer, say))
     finally:
         writer.close()
 

@@ -1,0 +1,83 @@
+"""One run of a final training, in this process or in one of Ray's: what its record is told."""
+
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skdtune import records, teachers
+from skdtune.records import MODELS, Record, Study
+from trainables import shipping
+from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.storage import Folder
+from trainables.training import Diverged, Training
+
+_MLFLOW_MODEL = "MLmodel"
+
+
+def task(study: Study, record: Record) -> dict[str, Any]:
+    """All that a process needs to run it. A teacher that it learns from must be there."""
+    return {
+        "study": study.folder.uri,
+        "key": record.key,
+        "identity": record.identity,
+        "config": teachers.equipped(record.config, study.folder),
+        "ships": record.role != records.COMPARED,
+        "teaches": record.role == records.TEACHER,
+    }
+
+
+def events(
+    task: dict[str, Any],
+    beat: Callable[[], None] | None = None,
+    device: torch.device | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Trains from the last checkpoint to the end, then saves the models: what the record is told,
+    first the device, then each epoch's report with its checkpoint.
+
+    beat: called after every batch. device: None for the GPU, where there is one. Errors: whatever
+    training raises."""
+    folder = Folder(task["study"])
+    place = f"{CHECKPOINTS}/{task['key']}"
+    checkpoints = Checkpoints(folder.folder(place), task["identity"])
+    training = Training(**task["config"], final=True, device=device)
+    yield {"device": training.place}
+    for report in training.epochs(checkpoints, beat):
+        yield {"report": report, "checkpoint": f"{place}/{checkpoints.newest}"}
+    model = task["config"]["model"]
+    if task["ships"]:
+        _save_models(Path(folder.local) / MODELS / task["key"], model, training)
+    if task["teaches"]:
+        teachers.keep_own(folder, training, model)
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """How a run ended that raised: its status, the error in words, where it stood."""
+    status = records.DIVERGED if isinstance(error, Diverged) else records.FAILED
+    return {"status": status, "error": str(error), "details": traceback.format_exc()}
+
+
+def _save_models(folder: Path, model: dict, training: Training) -> None:
+    """The weights as safetensors, and an MLflow model in the exported format that needs no
+    unpickling."""
+    import mlflow.pytorch
+
+    shape = training.sets.image_shape
+    shipped = shipping.ship(training.method, training.sets)
+    shipping.save(folder, shipped, model, shape)
+    target = folder / "mlflow"
+    if not (target / _MLFLOW_MODEL).exists():
+        for part in (target, folder / ".mlflow"):  # what an earlier attempt left half done
+            shutil.rmtree(part, ignore_errors=True)
+        example = torch.zeros(2, *shape).numpy()
+        mlflow.pytorch.save_model(
+            shipped,
+            str(folder / ".mlflow"),
+            input_example=example,
+            serialization_format="pt2",
+            extra_files=[str(folder / name) for name in (shipping.WEIGHTS, shipping.DESCRIPTION)],
+        )
+        (folder / ".mlflow").rename(target)

@@ -1,0 +1,165 @@
+"""A final training on Ray's nodes: as many of its runs at once as fit."""
+
+import contextlib
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.actor import ActorHandle
+
+from skdtune import capacity, cluster, final, final_run, mps, nodes, preflight, records, signals
+from skdtune.capacity import Slots
+from skdtune.final import Desk
+from skdtune.plan import SILENCE_S
+from skdtune.records import Record, Study
+from skdtune.settings import Resources
+from skdtune.space import SearchSpace
+from trainables.attempts import MOST_RETRIES
+from trainables.classifier import is_passing
+from trainables.storage import Folder
+from trainables.watchdog import Watchdog
+
+_LISTEN_S = 0.5
+
+
+class Runner:
+    """One run in a process of Ray's. A process that hangs ends itself.
+
+    task: see `final_run.task`. threads: of the CPU. is_on_gpu: whether it has one."""
+
+    def __init__(self, task: dict[str, Any], threads: int, is_on_gpu: bool, silence_s: float):
+        torch.set_num_threads(threads)
+        self.watchdog = Watchdog(silence_s)
+        device = torch.device("cuda" if is_on_gpu else "cpu")
+        self.events = final_run.events(task, self.watchdog.beat, device)
+
+    def next(self) -> dict[str, Any] | None:
+        """The next event, with the node it comes from; a last one with a `status` when the run
+        failed; None once it is done. Errors: what another process may do better."""
+        self.watchdog.beat()
+        try:
+            event = next(self.events, None)
+            return event and {**event, "node": ray.get_runtime_context().get_node_id()}
+        except Exception as error:
+            if is_passing(error):
+                raise
+            return final_run.failure(error)
+        finally:
+            self.watchdog.rest()
+
+
+@dataclass(frozen=True)
+class Room:
+    """resources: of one run. line: where they run and how many at a time, to print."""
+
+    resources: Resources
+    slots: Slots
+    line: str
+
+
+def is_of_use(space: SearchSpace, address: str) -> bool:
+    """Whether Ray is wanted: on a cluster, or for a machine that holds several runs at once.
+    Errors: ConfigError when no run fits this machine."""
+    if address != cluster.LOCAL:
+        return True
+    offer = capacity.offered()
+    asked, _ = capacity.fitted(space.resources, offer, address)
+    return Slots(asked, offer).now() > 1
+
+
+@contextlib.contextmanager
+def connected(
+    space: SearchSpace, folder: Folder, address: str, say: Callable[[str], Any]
+) -> Iterator[Room]:
+    """Ray, with nodes that can run the space's config and see the folder. Errors: ConfigError."""
+    local = address == cluster.LOCAL
+    facts = {} if local else {"fingerprint": preflight.load_data(space.fixed).fingerprint()}
+    shares = local and 0 < space.resources.gpu < 1
+    with signals.deferred(), mps.serving(shares):
+        cluster.connect(address)
+        try:
+            asked, slots, note = nodes.prepare(space, folder, facts, address, None, say)
+            if note:
+                say(note)
+            where = "this machine" if local else cluster.joined()
+            with contextlib.closing(slots):
+                yield Room(asked, slots, f"{slots.now()} at a time on {where}")
+        finally:
+            cluster.disconnect()
+
+
+def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
+    """`final.train`, spread. A run whose process dies goes on in another from its last checkpoint,
+    a few times in one epoch; one whose node is gone as often as it takes.
+
+    Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
+    waiting = deque(record for record in wanted if not record.has_ended)
+    running: dict[ray.ObjectRef, tuple[Record, ActorHandle]] = {}
+    places: dict[str, str] = {}  # of each run, the node it was heard from last
+    deaths: Counter[tuple[str, int]] = Counter()
+    try:
+        while waiting or running:
+            signals.check()
+            for record in _next(waiting, desk, room.slots.now() - len(running)):
+                actor = _start(study, record, room.resources)
+                desk.begin(record)
+                running[actor.next.remote()] = record, actor
+            done, _ = ray.wait(list(running), timeout=_LISTEN_S) if running else ([], [])
+            for heard in done:
+                record, actor = running.pop(heard)
+                try:
+                    event = ray.get(heard)
+                except ray.exceptions.RayError as error:
+                    ray.kill(actor)
+                    deaths[record.key, record.epoch] += _is_alive(places.pop(record.key, None))
+                    if deaths[record.key, record.epoch] <= MOST_RETRIES:
+                        waiting.appendleft(record)
+                    else:
+                        desk.end(record, records.FAILED, f"its process died: {_last_line(error)}")
+                    continue
+                if event is None or "status" in event:
+                    ray.kill(actor)
+                    desk.end(record, **(event or {}))
+                else:
+                    places[record.key] = event["node"]
+                    desk.tell(record, event)
+                    running[actor.next.remote()] = record, actor
+    except KeyboardInterrupt:
+        for record, _ in running.values():
+            desk.interrupt(record)
+        raise
+    finally:
+        for _, actor in running.values():
+            ray.kill(actor)
+    final.write_result(study)
+
+
+def _next(waiting: deque[Record], desk: Desk, count: int) -> list[Record]:
+    """Takes so many out that can be started now; those that never can are dropped."""
+    found = []
+    for record in list(waiting):
+        waits = desk.waits(record)
+        if waits is None or (not waits and len(found) < count):
+            waiting.remove(record)
+        if waits is False and record not in waiting:
+            found.append(record)
+    return found
+
+
+def _start(study: Study, record: Record, asked: Resources) -> ActorHandle:
+    runner = ray.remote(num_cpus=asked.cpu, num_gpus=asked.gpu)(Runner)
+    task, threads = final_run.task(study, record), max(1, math.ceil(asked.cpu))
+    return runner.remote(task, threads, asked.gpu > 0, SILENCE_S)
+
+
+def _is_alive(node: str | None) -> bool:
+    """None: of a process that never said where it was."""
+    return node is None or any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

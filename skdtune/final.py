@@ -90,6 +90,7 @@ class Desk:
     def tell(self, record: Record, event: dict[str, Any]) -> None:
         """event: one of `final_run.events`."""
         record.device = event.get("device", record.device)
+        record.host = event.get("host", record.host)
         if "report" in event:
             record.add(event["report"])
             record.checkpoint = event["checkpoint"]

@@ -1,6 +1,7 @@
 """One run of a final training, in this process or in one of Ray's: what its record is told."""
 
 import shutil
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def events(
     device: torch.device | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Trains from the last checkpoint to the end, then saves the models: what the record is told,
-    first the device, then each epoch's report with its checkpoint.
+    first device and host, then each epoch's report with its checkpoint.
 
     beat: called after every batch. device: None for the GPU, where there is one. Errors: whatever
     training raises."""
@@ -44,7 +45,7 @@ def events(
     place = f"{CHECKPOINTS}/{task['key']}"
     checkpoints = Checkpoints(folder.folder(place), task["identity"])
     training = Training(**task["config"], final=True, device=device)
-    yield {"device": training.place}
+    yield {"device": training.place, "host": socket.gethostname()}
     for report in training.epochs(checkpoints, beat):
         yield {"report": report, "checkpoint": f"{place}/{checkpoints.newest}"}
     model = task["config"]["model"]

@@ -23,12 +23,19 @@ class Inspection:
     """Asks nodes whether they can run the trials. The note that they read and answer is in the
     study's folder until the inspection is closed or gone.
 
-    config: of a trial. fingerprint: of the images as this machine has them. Errors: OSError when
-    the folder cannot be written."""
+    config: of a trial. fingerprint: of the images as this machine has them. flag: that names the
+    folder. Errors: OSError when the folder cannot be written."""
 
-    def __init__(self, config: dict, fingerprint: str, folder: Folder, asked: Resources):
+    def __init__(
+        self,
+        config: dict,
+        fingerprint: str,
+        folder: Folder,
+        asked: Resources,
+        flag: str = "--storage",
+    ):
         self.config, self.fingerprint, self.folder = config, fingerprint, folder
-        self.wants_gpu = asked.gpu > 0
+        self.wants_gpu, self.flag = asked.gpu > 0, flag
         self.note = f".nodes-{uuid.uuid4().hex}"
         self.asked: dict[ray.ObjectRef, dict] = {}  # what has not answered yet, with its node
         self.began = time.monotonic()
@@ -41,7 +48,7 @@ class Inspection:
         once = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(look)
         for node in nodes:
             there = once.options(scheduling_strategy=on(node))
-            task = there.remote(self.config, self.folder.uri, self.note, self.wants_gpu)
+            task = there.remote(self.config, self.folder.uri, self.note, self.wants_gpu, self.flag)
             self.asked[task] = node
 
     def answers(self, patience_s: float) -> list[tuple[dict, list[str]]]:
@@ -54,7 +61,8 @@ class Inspection:
         found = []
         for task in done:
             node = self.asked.pop(task)
-            found.append((node, _wrong(task, node, self.fingerprint, self.folder, self.note)))
+            wrong = _wrong(task, node, self.fingerprint, self.folder, self.note, self.flag)
+            found.append((node, wrong))
         return found
 
 
@@ -68,7 +76,7 @@ def on(node: dict) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
 
 
-def look(config: dict, place: str, note: str, wants_gpu: bool) -> dict[str, Any]:
+def look(config: dict, place: str, note: str, wants_gpu: bool, flag: str) -> dict[str, Any]:
     """What one node sees; runs there. Returns its versions, the fingerprint of its images, and
     what it cannot do."""
     import torch
@@ -82,7 +90,7 @@ def look(config: dict, place: str, note: str, wants_gpu: bool) -> dict[str, Any]
         folder.write(own, (_NOTE + note).encode())
     except (OSError, ValueError) as error:
         problems.append(
-            f"does not see --storage {place} as this machine does ({error}): "
+            f"does not see {flag} {place} as this machine does ({error}): "
             "name a folder that all nodes share, or a URI"
         )
     fingerprint = None
@@ -100,7 +108,7 @@ def look(config: dict, place: str, note: str, wants_gpu: bool) -> dict[str, Any]
 
 
 def _wrong(
-    task: ray.ObjectRef, node: dict, fingerprint: str, folder: Folder, note: str
+    task: ray.ObjectRef, node: dict, fingerprint: str, folder: Folder, note: str, flag: str
 ) -> list[str]:
     try:
         answer = ray.get(task)
@@ -121,7 +129,7 @@ def _wrong(
             folder.read(f"{note}/{node['NodeID']}")
         except OSError:
             found.append(
-                f"what it writes to --storage {folder.uri} does not arrive here: "
+                f"what it writes to {flag} {folder.uri} does not arrive here: "
                 "name a folder that all nodes share, or a URI"
             )
     return found

@@ -30,12 +30,14 @@ def prepare(
     wanted: int | None,
     say: Callable[[str], Any],
     wait: bool = True,
+    flag: str = "--storage",
 ) -> tuple[Resources, Slots, str]:
     """What a trial takes, how many run at once, and a line to print when a trial takes less than
     it asked for; on a cluster once its nodes have been looked at.
 
     say: prints a line, before a node is waited for and when one that joins later is left out.
     wait: for a node, when there is none yet, and look at those to come until the slots are closed.
+    flag: that names the folder.
     Errors: ConfigError when no trial can run, or not on all nodes that it would be sent to."""
     if address == cluster.LOCAL:
         offer = capacity.offered()
@@ -46,9 +48,9 @@ def prepare(
     if wait:
         _wait_for_room(asked, say)
     config = space.config(space.first_values(space.first_trials()[0]))
-    inspect = partial(Inspection, config, facts["fingerprint"], folder, asked)
+    inspect = partial(Inspection, config, facts["fingerprint"], folder, asked, flag)
     nodes = [n for n in ray.nodes() if n["Alive"] and capacity.room(asked, capacity.of(n))]
-    _check(inspect, folder, nodes)
+    _check(inspect, folder, nodes, flag)
     offer = capacity.offered()
     if not wait:
         return asked, Slots(asked, offer, wanted, growth), note
@@ -70,7 +72,9 @@ def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:
         signals.check()
 
 
-def _check(inspect: Callable[[], Inspection], folder: Folder, nodes: list[dict]) -> None:
+def _check(
+    inspect: Callable[[], Inspection], folder: Folder, nodes: list[dict], flag: str = "--storage"
+) -> None:
     """Looks at every node that trials would run on.
 
     folder: of the study; it is written to and left as it was. Errors: ConfigError that names the
@@ -87,7 +91,7 @@ def _check(inspect: Callable[[], Inspection], folder: Folder, nodes: list[dict])
         late = [f"did not answer for {_PATIENCE_S:.0f} s"]
         answers += [(node, late) for node in inspection.asked.values()]
     except OSError as error:
-        raise ConfigError("--storage", [f"{folder.uri} cannot be written: {error}"]) from None
+        raise ConfigError(flag, [f"{folder.uri} cannot be written: {error}"]) from None
     finally:
         if inspection is not None:
             inspection.close()

@@ -82,7 +82,9 @@ def connected(
     with signals.deferred(), mps.serving(shares):
         cluster.connect(address)
         try:
-            asked, slots, note = nodes.prepare(space, folder, facts, address, None, say)
+            asked, slots, note = nodes.prepare(
+                space, folder, facts, address, None, say, flag="--output"
+            )
             if note:
                 say(note)
             where = "this machine" if local else cluster.joined()
@@ -129,8 +131,9 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
                     desk.tell(record, event)
                     running[actor.next.remote()] = record, actor
     except KeyboardInterrupt:
-        for record, _ in running.values():
-            desk.interrupt(record)
+        for record in wanted:
+            if record.status == records.RUNNING:
+                desk.interrupt(record)
         raise
     finally:
         for _, actor in running.values():

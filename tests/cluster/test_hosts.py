@@ -31,6 +31,7 @@ from tests.cluster.onprem import (
 )
 from tests.programs import wait_for
 from tests.skdtune.test_launcher import NO_TOKEN
+from trainables.storage import Folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -168,6 +169,25 @@ def test_mlflow_on_the_head_has_it_all_through_the_tunnel(cluster):
     runs = json.loads(answer.splitlines()[-1])
     assert len(runs) == 14  # and the study's own
     assert all(status in {"FINISHED", "KILLED"} for status, _ in runs)
+
+
+def test_a_final_training_spreads_over_the_hosts(cluster):
+    train = (
+        f"python -m skdtune.train {SHARED}/studies/night/best.yaml --seeds 2 --set trial.epochs=3"
+    )
+    refused = head(cluster, train)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "does not see --output /root/trained/night as this machine does" in refused.stderr
+    assert not (cluster.home("head") / "trained/night/study.json").exists()
+    done = head(cluster, f"{train} --output {SHARED}/trained")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "at a time on the Ray cluster at 10.88.0.1:6379" in done.stdout
+    study = records.load(Folder(cluster.shared / "trained"))
+    found = study.records.values()
+    assert {record.status for record in found} == {records.FINISHED}
+    assert {record.host for record in found} == {"worker1", "worker2"}
+    assert study.tracking_uri == "http://127.0.0.1:5000"
+    assert (cluster.shared / "trained/models/seed-1/model.safetensors").is_file()
 
 
 def test_a_search_is_sent_from_the_laptop_as_a_job(cluster):

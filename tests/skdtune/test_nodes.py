@@ -21,7 +21,7 @@ def found(monkeypatch, folder: Folder, arrived: bool = True, **answer) -> list[s
         folder.write("note/ab12", b"there")
     whole = {"versions": provenance.versions(), "fingerprint": "same", "problems": []} | answer
     monkeypatch.setattr(inspection.ray, "get", lambda task: whole)
-    return inspection._wrong(None, NODE, "same", folder, "note")
+    return inspection._wrong(None, NODE, "same", folder, "note", "--storage")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_node_whose_process_dies_is_named(monkeypatch, folder):
         raise ray.exceptions.WorkerCrashedError
 
     monkeypatch.setattr(inspection.ray, "get", get)
-    (problem,) = inspection._wrong(None, NODE, "same", folder, "note")
+    (problem,) = inspection._wrong(None, NODE, "same", folder, "note", "--storage")
     assert problem.startswith("cannot run our code")
 
 

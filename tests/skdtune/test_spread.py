@@ -1,0 +1,151 @@
+"""A final training on Ray: several runs at once, in processes that die, end as one after the
+other."""
+
+import os
+import shutil
+import signal
+
+import pytest
+import ray
+import torch
+
+from skdtune import cluster, final, records, spread
+from skdtune.capacity import Slots
+from skdtune.records import Record, Study, Writer
+from skdtune.settings import Resources
+from skdtune.spread import Room, Runner
+from tests.programs import at_once, descendants, title
+from tests.skdtune.test_final import CONFIG, again, outcome, training, with_models
+from trainables.storage import Folder
+
+pytestmark = pytest.mark.slow
+
+RESOURCES = Resources(cpu=1)
+
+
+@pytest.fixture(scope="module")
+def room():
+    """Of two runs at once."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield Room(RESOURCES, Slots(RESOURCES, [{"cpu": 2, "gpu": 0}]), "")
+    cluster.disconnect()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of the two seeds that are trained in this process, on one thread as in Ray's."""
+    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    study = training(folder)
+    writer = Writer(study)
+    final.train(study, list(study.records.values()), final.Desk(study, writer, print))
+    writer.close()
+    torch.set_num_threads(threads)
+    return folder
+
+
+def spread_out(study: Study, room: Room, say=lambda line: None) -> dict[str, Record]:
+    """The records as they are on disk behind it, whatever happens."""
+    writer = Writer(study)
+    try:
+        spread.train(study, list(study.records.values()), final.Desk(study, writer, say), room)
+    finally:
+        writer.close()
+    return records.load(study.folder).records
+
+
+def runners() -> list[int]:
+    return [pid for pid in descendants(os.getpid()) if title(pid).startswith("ray::Runner")]
+
+
+def test_runs_at_once_end_as_those_one_after_the_other(room, alone, tmp_path):
+    found = spread_out(with_models(training(tmp_path), alone), room).values()
+    assert [(r.status, r.attempts) for r in found] == [("finished", 1)] * 2
+    assert at_once(found) == 2
+    assert all(record.host and record.device.startswith("CPU, ") for record in found)
+    assert outcome(tmp_path) == outcome(alone)
+
+
+def test_a_run_whose_process_is_killed_goes_on_and_ends_as_the_unbroken_one(
+    room, alone, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(final, "_LINE_EVERY_S", -1.0)
+    killed: list[int] = []
+
+    def say(line: str) -> None:
+        if not killed and "epoch 1/2" in line:
+            killed.extend(runners())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    found = spread_out(with_models(training(tmp_path), alone), room, say)
+    assert killed
+    assert [record.status for record in found.values()] == ["finished"] * 2
+    assert max(record.attempts for record in found.values()) == 2
+    assert outcome(tmp_path) == outcome(alone)
+
+
+def test_one_that_is_stopped_goes_on_where_it_was(room, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(final, "_LINE_EVERY_S", -1.0)
+
+    def say(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spread_out(with_models(training(tmp_path), alone), room, say)
+    assert "running" not in [r.status for r in records.load(Folder(tmp_path)).records.values()]
+    found = spread_out(again(tmp_path), room)
+    assert [record.status for record in found.values()] == ["finished"] * 2
+    assert outcome(tmp_path) == outcome(alone)
+
+
+class Dies(Runner):
+    """Its process ends in the first epoch."""
+
+    def next(self) -> None:
+        os._exit(1)
+
+
+def test_a_run_whose_processes_all_die_is_given_up(room, tmp_path, monkeypatch):
+    monkeypatch.setattr(spread, "Runner", Dies)
+    monkeypatch.setattr(spread, "MOST_RETRIES", 1)
+    lines: list[str] = []
+    (record,) = spread_out(training(tmp_path, 1), room, lines.append).values()
+    assert (record.status, record.attempts) == ("failed", 2)
+    assert record.error.startswith("its process died: ")
+    assert lines == [f"seed-0 failed: {record.error}"]
+
+
+def taught_by_itself(folder, **teacher) -> Study:
+    """Of one seed, whose teacher is trained first. teacher: sections of that one's config."""
+    taught = {**CONFIG, "method": {"name": "tf_kd_self"}}
+    study = Study("tiny", "training", {"trial": taught}, "best", folder=Folder(folder))
+    final.add_seeds(study, taught, 1, {"wild": {**CONFIG, "optim": {"lr": 1e30}}})
+    study.records["teacher"].config.update(teacher)
+    study.save()
+    return study
+
+
+def test_a_teacher_comes_before_those_it_teaches_and_who_fails_leaves_the_others(
+    room, alone, tmp_path
+):
+    study = taught_by_itself(tmp_path)
+    for key in ("teacher", "seed-0"):
+        there = tmp_path / "models" / key / "mlflow"
+        shutil.copytree(alone / "models" / "seed-0" / "mlflow", there)
+    lines: list[str] = []
+    found = spread_out(study, room, lines.append)
+    assert {key: record.status for key, record in found.items()} == {
+        "teacher": "finished",
+        "seed-0": "finished",
+        "wild-0": "diverged",
+    }
+    assert found["seed-0"].started >= found["teacher"].ended
+    assert any(line.startswith("wild-0 diverged: not finite in epoch 1") for line in lines)
+
+
+def test_without_its_teacher_no_run_is_begun(room, tmp_path):
+    study = taught_by_itself(tmp_path, optim={"lr": 1e30})
+    spread_out(study, room)
+    assert study.records["teacher"].status == "diverged"
+    assert (study.records["seed-0"].status, study.records["seed-0"].attempts) == ("pending", 0)

@@ -13,6 +13,7 @@ from ray.actor import ActorHandle
 
 from skdtune import capacity, cluster, final, final_run, mps, nodes, preflight, records, signals
 from skdtune.capacity import Slots
+from skdtune.errors import ConfigError
 from skdtune.final import Desk
 from skdtune.plan import SILENCE_S
 from skdtune.records import Record, Study
@@ -62,12 +63,14 @@ class Room:
 
 
 def is_of_use(space: SearchSpace, address: str) -> bool:
-    """Whether Ray is wanted: on a cluster, or for a machine that holds several runs at once.
-    Errors: ConfigError when no run fits this machine."""
+    """Whether Ray is wanted: on a cluster, or for a machine that holds several runs at once."""
     if address != cluster.LOCAL:
         return True
     offer = capacity.offered()
-    asked, _ = capacity.fitted(space.resources, offer, address)
+    try:
+        asked, _ = capacity.fitted(space.resources, offer, address)
+    except ConfigError:  # a smaller machine than the search had: one alone may take what there is
+        return False
     return Slots(asked, offer).now() > 1
 
 

@@ -4,12 +4,13 @@ other."""
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import ray
 import torch
 
-from skdtune import cluster, final, records, spread
+from skdtune import capacity, cluster, final, records, spread
 from skdtune.capacity import Slots
 from skdtune.records import Record, Study, Writer
 from skdtune.settings import Resources
@@ -17,8 +18,6 @@ from skdtune.spread import Room, Runner
 from tests.programs import at_once, descendants, title
 from tests.skdtune.test_final import CONFIG, again, outcome, training, with_models
 from trainables.storage import Folder
-
-pytestmark = pytest.mark.slow
 
 RESOURCES = Resources(cpu=1)
 
@@ -58,6 +57,7 @@ def runners() -> list[int]:
     return [pid for pid in descendants(os.getpid()) if title(pid).startswith("ray::Runner")]
 
 
+@pytest.mark.slow
 def test_runs_at_once_end_as_those_one_after_the_other(room, alone, tmp_path):
     found = spread_out(with_models(training(tmp_path), alone), room).values()
     assert [(r.status, r.attempts) for r in found] == [("finished", 1)] * 2
@@ -66,6 +66,7 @@ def test_runs_at_once_end_as_those_one_after_the_other(room, alone, tmp_path):
     assert outcome(tmp_path) == outcome(alone)
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_killed_goes_on_and_ends_as_the_unbroken_one(
     room, alone, tmp_path, monkeypatch
 ):
@@ -85,6 +86,7 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_as_the_unbroken_one(
     assert outcome(tmp_path) == outcome(alone)
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_goes_on_where_it_was(room, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(final, "_LINE_EVERY_S", -1.0)
 
@@ -106,6 +108,7 @@ class Dies(Runner):
         os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_run_whose_processes_all_die_is_given_up(room, tmp_path, monkeypatch):
     monkeypatch.setattr(spread, "Runner", Dies)
     monkeypatch.setattr(spread, "MOST_RETRIES", 1)
@@ -126,6 +129,7 @@ def taught_by_itself(folder, **teacher) -> Study:
     return study
 
 
+@pytest.mark.slow
 def test_a_teacher_comes_before_those_it_teaches_and_who_fails_leaves_the_others(
     room, alone, tmp_path
 ):
@@ -144,8 +148,27 @@ def test_a_teacher_comes_before_those_it_teaches_and_who_fails_leaves_the_others
     assert any(line.startswith("wild-0 diverged: not finite in epoch 1") for line in lines)
 
 
+@pytest.mark.slow
 def test_without_its_teacher_no_run_is_begun(room, tmp_path):
     study = taught_by_itself(tmp_path, optim={"lr": 1e30})
     spread_out(study, room)
     assert study.records["teacher"].status == "diverged"
     assert (study.records["seed-0"].status, study.records["seed-0"].attempts) == ("pending", 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "offer", "expected"),
+    [
+        ({"cpu": 1}, {"cpu": 4, "gpu": 0}, True),
+        ({"cpu": 4}, {"cpu": 4, "gpu": 0}, False),
+        ({"cpu": 64}, {"cpu": 4, "gpu": 0}, False),
+        ({"cpu": 1, "gpu": 0.25}, {"cpu": 4, "gpu": 1}, True),
+        ({"cpu": 1, "gpu": 1}, {"cpu": 4, "gpu": 1}, False),
+        ({"cpu": 1, "gpu": 1}, {"cpu": 16, "gpu": 8}, True),
+    ],
+)
+def test_ray_is_wanted_where_several_runs_fit_at_once(monkeypatch, asked, offer, expected):
+    monkeypatch.setattr(capacity, "offered", lambda: [offer])
+    space = SimpleNamespace(resources=Resources(**asked))
+    assert spread.is_of_use(space, cluster.LOCAL) is expected
+    assert spread.is_of_use(space, "auto") is True

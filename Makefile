@@ -11,11 +11,12 @@ search: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
-# What starts Ray has the machine to itself; the trainings of every method and an install run two at
-# a time.
+# Clusters of several nodes have the machine to themselves; the rest runs two files at a time, since a
+# search waits as often as it works, and so do the trainings of every method and an install.
 INSTALL := tests/cluster/test_install.py
 test-slow: $(VENV)/.installed
-	$(RUN) -m pytest -m slow --ignore=$(INSTALL) tests/cluster tests/skdtune tests/test_*.py
+	$(RUN) -m pytest -m slow --ignore=$(INSTALL) tests/cluster
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile tests/skdtune tests/test_*.py
 	$(RUN) -m pytest -m slow -n 2 $(INSTALL) tests/trainables
 
 lint: $(VENV)/.installed

@@ -173,7 +173,7 @@ def test_mlflow_on_the_head_has_it_all_through_the_tunnel(cluster):
 
 def test_a_final_training_spreads_over_the_hosts(cluster):
     train = (
-        f"python -m skdtune.train {SHARED}/studies/night/best.yaml --seeds 2 --set trial.epochs=3"
+        f"python -m skdtune.train {SHARED}/studies/night/best.yaml --seeds 2 --set trial.epochs=2"
     )
     refused = head(cluster, train)
     assert refused.returncode == 2, refused.stdout + refused.stderr

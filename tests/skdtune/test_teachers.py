@@ -159,12 +159,11 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
 
     assert program("export", "s", folder=tmp_path).returncode == 0
     alone = "--set=compare=null"
-    done = program("train", "best.yaml", "--seeds=2", alone, folder=tmp_path)
+    done = program("train", "best.yaml", "--seeds=1", alone, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     trained = records.load(Folder(tmp_path / "trained/s"))
-    assert list(trained.records) == ["seed-0", "seed-1", "teacher"]
+    assert list(trained.records) == ["seed-0", "teacher"]
     assert trained.records["teacher"].config["method"] == {"name": "cross_entropy"}
-    assert "over 2 seeds" in done.stdout
 
     # what was trained teaches another search, by its folder and by its MLflow model
     from mlflow import MlflowClient

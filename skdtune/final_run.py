@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from skdtune import records, teachers
+from skdtune import comparison, records, teachers
 from skdtune.records import MODELS, Record, Study
 from trainables import shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
+from trainables.classifier import UnfitNode
 from trainables.storage import Folder
 from trainables.training import Diverged, Training
 
@@ -21,7 +22,10 @@ _MLFLOW_MODEL = "MLmodel"
 
 def task(study: Study, record: Record) -> dict[str, Any]:
     """All that a process needs to run it. A teacher that it learns from must be there."""
+    seed = study.records[comparison.key(records.SEED, 0)]
+    same = record.config["data"] == seed.config["data"]
     return {
+        "images": study.data.get("fingerprint") if same else None,
         "study": study.folder.uri,
         "key": record.key,
         "identity": record.identity,
@@ -45,6 +49,8 @@ def events(
     place = f"{CHECKPOINTS}/{task['key']}"
     checkpoints = Checkpoints(folder.folder(place), task["identity"])
     training = Training(**task["config"], final=True, device=device)
+    if task["images"] not in (None, training.sets.fingerprint()):
+        raise UnfitNode(f"the images or labels on {socket.gethostname()} are not the training's")
     yield {"device": training.place, "host": socket.gethostname()}
     for report in training.epochs(checkpoints, beat):
         yield {"report": report, "checkpoint": f"{place}/{checkpoints.newest}"}

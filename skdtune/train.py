@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         teachers.bring(taught, study.folder)
         beside = "".join(f", as many of {name}" for name in wanted.compare)
         console.print(
-            f"{options['seeds']} seeds of {wanted.fixed['epochs']} epochs{beside}, "
+            f"{options['seeds']} seed{'s'[: options['seeds'] > 1]} of {wanted.fixed['epochs']} epochs{beside}, "
             f"{room.line if room else _device(wanted)}, in {study.folder.uri}"
         )
         small = preflight.batch_note(sets.batch_size, len(sets.train))

@@ -228,3 +228,12 @@ def test_seeds_of_other_images_are_not_mixed(tmp_path):
     train_program._same_images(found, "then")
     with pytest.raises(ConfigError, match="images or labels have changed"):
         train_program._same_images(found, "now")
+
+
+def test_images_that_are_not_those_of_the_training_are_not_trained_on(tmp_path):
+    study = training(tmp_path, 1)
+    study.data["fingerprint"] = "of others"
+    lines: list[str] = []
+    train(study, lines.append)
+    assert "are not the training's" in study.records["seed-0"].error
+    assert study.records["seed-0"].epoch == 0

@@ -59,8 +59,9 @@ def main(arguments: list[str]) -> int:
         study.save()
         teachers.bring(taught, study.folder)
         beside = "".join(f", as many of {name}" for name in wanted.compare)
+        seeds = "1 seed" if options["seeds"] == 1 else f"{options['seeds']} seeds"
         console.print(
-            f"{options['seeds']} seed{'s'[: options['seeds'] > 1]} of {wanted.fixed['epochs']} epochs{beside}, "
+            f"{seeds} of {wanted.fixed['epochs']} epochs{beside}, "
             f"{room.line if room else _device(wanted)}, in {study.folder.uri}"
         )
         small = preflight.batch_note(sets.batch_size, len(sets.train))

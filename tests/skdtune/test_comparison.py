@@ -108,7 +108,7 @@ def test_a_teacher_comes_before_the_first_that_it_teaches_and_fails_for_those_al
     study.records["teacher"].config["optim"] = {"lr": 1e30}
     study.save()
     writer = Writer(study)
-    final.train(study, chosen, writer, lambda line: None)
+    final.train(study, chosen, final.Desk(study, writer, lambda line: None))
     writer.close()
     assert [record.status for record in chosen] == ["finished", "diverged", "pending", "finished"]
 
@@ -143,7 +143,7 @@ def test_a_training_compares_and_keeps_models_of_its_seeds_alone(tmp_path: Path)
     chosen = final.add_seeds(study, CONFIG, 1, {"plain": {**CONFIG, **PLAIN}})
     study.save()
     writer = Writer(study)
-    final.train(study, chosen, writer, lambda line: None)
+    final.train(study, chosen, final.Desk(study, writer, lambda line: None))
     writer.close()
     result = json.loads((tmp_path / "result.json").read_text())
     beside = result["compared"]["plain"]["test/accuracy"]

@@ -42,6 +42,12 @@ def first_line(error: BaseException) -> str:
     return lines[0][:2000] if lines else type(error).__name__
 
 
+def last_line(error: BaseException) -> str:
+    """The same where a traceback stands before it, as in what another process raised."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:2000] if lines else type(error).__name__
+
+
 def begin() -> None:
     """What a program does first, before its other imports."""
     environment.prepare()

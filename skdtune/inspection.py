@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from skdtune import preflight, provenance
-from skdtune.errors import ConfigError
+from skdtune.errors import ConfigError, last_line
 from skdtune.settings import Resources
 from trainables.storage import Folder
 
@@ -113,7 +113,7 @@ def _wrong(
     try:
         answer = ray.get(task)
     except ray.exceptions.RayError as error:
-        return [f"cannot run our code: {str(error).strip().splitlines()[-1]}"]
+        return [f"cannot run our code: {last_line(error)}"]
     found = list(answer["problems"])
     here = provenance.versions()
     for package in _DECISIVE:

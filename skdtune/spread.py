@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 
 from skdtune import capacity, cluster, final, final_run, mps, nodes, preflight, records, signals
 from skdtune.capacity import Slots
-from skdtune.errors import ConfigError
+from skdtune.errors import ConfigError, last_line
 from skdtune.final import Desk
 from skdtune.plan import SILENCE_S
 from skdtune.records import Record, Study
@@ -124,7 +124,7 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
                     if deaths[record.key, record.epoch] <= MOST_RETRIES:
                         waiting.appendleft(record)
                     else:
-                        desk.end(record, records.FAILED, f"its process died: {_last_line(error)}")
+                        desk.end(record, records.FAILED, f"its process died: {last_line(error)}")
                     continue
                 if event is None or "status" in event:
                     ray.kill(actor)
@@ -149,9 +149,10 @@ def _next(waiting: deque[Record], desk: Desk, count: int) -> list[Record]:
     found = []
     for record in list(waiting):
         waits = desk.waits(record)
-        if waits is None or (not waits and len(found) < count):
+        if waits is None:
             waiting.remove(record)
-        if waits is False and record not in waiting:
+        elif not waits and len(found) < count:
+            waiting.remove(record)
             found.append(record)
     return found
 
@@ -165,7 +166,3 @@ def _start(study: Study, record: Record, asked: Resources) -> ActorHandle:
 def _is_alive(node: str | None) -> bool:
     """None: of a process that never said where it was."""
     return node is None or any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

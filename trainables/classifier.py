@@ -50,9 +50,10 @@ class ClassifierTrial(tune.Trainable):
     key, the study's folder, the last epoch the study has on record, whose its checkpoints are, CPU
     threads, `cpu` or `cuda`, which run of the study this is, the fingerprint of the images that it
     trains on (None: any), how long a batch, or all before the first, may take before the process
-    counts as hung, and which metrics sampler and scheduler go by. It looks
-    for its own checkpoints, so a retry, a resumed study and a lost node are all one path, and
-    reports each epoch that the record lacks without training it again. The process is reused:
+    counts as hung, and which metrics sampler and scheduler go by.
+
+    It looks for its own checkpoints, so a retry, a resumed study and a lost node are all one path,
+    and reports each epoch that the record lacks without training it again. The process is reused:
     every trial builds all it needs afresh, and only the image set stays."""
 
     def setup(self, config: dict) -> None:

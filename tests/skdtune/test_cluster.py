@@ -177,7 +177,8 @@ def litter():
         time.sleep(0.0002)
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-refs, ended = [ray.put(number) for number in range(5000)], threading.Event()
+one, ended = ray.put(0), threading.Event()
+refs = [ray.ObjectRef(one.binary()) for _ in range(300_000)]  # a minute's, at the thread's pace
 gc.freeze()
 gc.set_threshold(5, 1000, 1000)
 thread = threading.Thread(target=litter, daemon=True)

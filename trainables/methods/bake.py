@@ -62,7 +62,8 @@ def ensembled(features: Tensor, answers: Tensor, omega: float) -> Tensor:
     """Each image's answer after all have travelled between images that look alike; in the
     precision given, of which the solution of the linear system wants float64.
     # [B, C], [B, K] -> [B, K]"""
-    system = torch.eye(len(features)).to(features) - omega * affinity(features)
+    one = torch.eye(len(features), dtype=features.dtype, device=features.device)
+    system = one - omega * affinity(features)
     # its diagonal outweighs the rest, so it is never singular; `solve` would wait for the device
     # to hear so
     return (1 - omega) * torch.linalg.solve_ex(system, answers).result

@@ -16,11 +16,13 @@ shown beside it) and of wall-clock time on a GPU. ROOT: an image folder with tra
 `imagefolder`), of which so many images are taken as a round needs; without it, noise. --steps: 2
 on a CPU, 100 on a GPU. --workers: of the authors' DataLoader; 0 on a CPU, whose cores the network
 takes anyway, and 8 on a GPU. --compile: DRG+DSR once more with `trial.compile`, compiled in the
-first round. On a GPU also: the share of the bfloat16 matrix peak that a
+first round, and on a GPU a second time with CUDA graphs. On a GPU also: DRG+DSR with cuDNN's
+search for the fastest algorithms, and the share of the bfloat16 matrix peak that a
 multiplication of 8192x8192 matrices reaches in the same run.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import platform
@@ -28,7 +30,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -48,7 +50,6 @@ METHODS = {
     "DSR": {"name": "drg_dsr", "variant": "dsr", "carry_across_epochs": True},
     PLAIN: {"name": "cross_entropy"},
 }
-COMPILED = "DRG+DSR, compiled"
 _SCORED = 10  # images, as few as there can be: a training scores some after every epoch
 
 
@@ -58,6 +59,40 @@ class Took:
 
     wall: float
     processor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """DRG+DSR in another way. setting: what its steps are taken within."""
+
+    compile: bool
+    setting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+
+
+@contextlib.contextmanager
+def _searched() -> Iterator[None]:
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+def _graphed() -> contextlib.AbstractContextManager:
+    import torch._inductor.config as inductor  # some seconds, for those who compile alone
+
+    return inductor.patch({"triton.cudagraphs": True})
+
+
+def _variants(gpu: bool, compile: bool) -> dict[str, Variant]:
+    found = {}
+    if gpu:
+        found["DRG+DSR, cudnn.benchmark"] = Variant(False, _searched)
+    if compile:
+        found["DRG+DSR, compiled"] = Variant(True)
+    if gpu and compile:
+        found["DRG+DSR, compiled, CUDA graphs"] = Variant(True, _graphed)
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -83,8 +118,9 @@ def main(arguments: list[str]) -> None:
 def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
     """What each loop took, by its name, round by round."""
     trainings = {name: _training(options, method) for name, method in METHODS.items()}
-    if options.compile:
-        trainings[COMPILED] = _training(options, METHODS["DRG+DSR"], compile=True)
+    variants = _variants(torch.cuda.is_available(), options.compile)
+    for name, variant in variants.items():
+        trainings[name] = _training(options, METHODS["DRG+DSR"], variant.compile)
     some = next(iter(trainings.values()))
     authors = Loop(some.sets.train, len(some.sets.classes), BATCH, options.workers, some.device)
     turns = {name: _turn_of(training, options.steps) for name, training in trainings.items()}
@@ -96,7 +132,8 @@ def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
         if number > 1 and time.monotonic() > deadline:
             break
         for name in chance.sample(list(turns), len(turns)):
-            took = turns[name]()
+            with variants[name].setting() if name in variants else contextlib.nullcontext():
+                took = turns[name]()
             if number:
                 found[name].append(took)
     return found
@@ -164,7 +201,7 @@ def _page(options: argparse.Namespace, found: dict[str, list[Took]], arguments: 
         "| loop | n | images/s | wall-clock time, ratio to cross entropy | CPU time, ratio |",
         "|---|---|---|---|---|",
     ]
-    for name in (AUTHORS, *METHODS, *([COMPILED] if options.compile else [])):
+    for name in (AUTHORS, *(name for name in found if name != AUTHORS)):
         speeds = [options.steps * BATCH / took.wall for took in found[name]]
         ratios = [_spread(_ratios(found, name, PLAIN, clock)) for clock in ("wall", "processor")]
         lines.append(f"| {name} | {len(speeds)} | {_spread(speeds, 1)} | {' | '.join(ratios)} |")

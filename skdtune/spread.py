@@ -62,10 +62,13 @@ class Room:
     line: str
 
 
-def is_of_use(space: SearchSpace, address: str) -> bool:
-    """Whether Ray is wanted: on a cluster, or for a machine that holds several runs at once."""
+def is_of_use(space: SearchSpace, address: str, runs: int) -> bool:
+    """Whether Ray is wanted for so many runs: on a cluster, or for a machine that holds several of
+    them at once."""
     if address != cluster.LOCAL:
         return True
+    if runs == 1:
+        return False
     offer = capacity.offered()
     try:
         asked, _ = capacity.fitted(space.resources, offer, address)

@@ -52,8 +52,8 @@ def main(arguments: list[str]) -> int:
     teachers.check(taught, sets, study.folder)
     with lock.held(study.folder, study.name), contextlib.ExitStack() as stack:
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
-        room = None
-        if _wants_ray(chosen, wanted, address):
+        left, room = [record for record in chosen if not record.has_ended], None
+        if left and spread.is_of_use(wanted, address, len(left)):
             connected = spread.connected(wanted, study.folder, address, console.print)
             room = stack.enter_context(connected)
         study.save()
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         seeds = "1 seed" if options["seeds"] == 1 else f"{options['seeds']} seeds"
         console.print(
             f"{seeds} of {wanted.fixed['epochs']} epochs{beside}, "
-            f"{room.line if room else _device(wanted)}, in {study.folder.uri}"
+            f"{_where(left, wanted, room)}, in {study.folder.uri}"
         )
         small = preflight.batch_note(sets.batch_size, len(sets.train))
         if small:
@@ -157,13 +157,6 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     return study
 
 
-def _wants_ray(chosen: list[Record], wanted: SearchSpace, address: str) -> bool:
-    left = [record for record in chosen if not record.has_ended]
-    return bool(left) and (
-        address != cluster.LOCAL or (len(left) > 1 and spread.is_of_use(wanted, address))
-    )
-
-
 def _same_images(study: Study, fingerprint: str) -> None:
     """Errors: ConfigError when the seeds that are there were trained on others."""
     if study.data.setdefault("fingerprint", fingerprint) != fingerprint:
@@ -171,8 +164,12 @@ def _same_images(study: Study, fingerprint: str) -> None:
         raise ConfigError("--output", [f"{problem}; give another --output"])
 
 
-def _device(wanted: SearchSpace) -> str:
+def _where(left: list[Record], wanted: SearchSpace, room: spread.Room | None) -> str:
     """Where it trains, so that a missing GPU is seen at once and not the next morning."""
+    if not left:
+        return "all of them trained before"
+    if room:
+        return room.line
     if torch.cuda.is_available():
         return f"one after the other on {torch.cuda.get_device_name()}"
     asked = " (resources.gpu asks for a GPU, there is none here)" if wanted.resources.gpu else ""

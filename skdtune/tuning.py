@@ -1,8 +1,10 @@
 """A plan to Ray Tune: sampler, scheduler, retries, reused workers; runs until the plan is done
 or stopped."""
 
+import contextlib
 import gc
 import tempfile
+from collections.abc import Iterator
 
 from ray import tune
 from ray.tune.execution import class_cache
@@ -69,11 +71,21 @@ def run(
                 verbose=0,
             ),
         )
-        # Whatever the imports made stays: a full collection went through it for half a second,
-        # in which no trial is answered.
-        gc.collect()
-        gc.freeze()
-        tuner.fit()
+        with _imports_aside():
+            tuner.fit()
+
+
+@contextlib.contextmanager
+def _imports_aside() -> Iterator[None]:
+    """A full garbage collection goes through whatever the imports made for half a second, in which
+    no trial is answered. Left out for good it would not be gone when the process ends, and Triton
+    would tell of leaks, behind the results."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _keep_secrets() -> None:

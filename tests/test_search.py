@@ -23,6 +23,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("searched")
     done = program("search", "--trials=8", "--epochs=9", "--name=first", folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""  # no library tells of leaks or warns behind the results
     (folder / "search.txt").write_text(done.stdout)
     return folder
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from skdtune import capacity, records, tuning
 from skdtune.capacity import Slots
+from skdtune.cluster import disconnect
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.records import Record, Writer
@@ -47,7 +48,7 @@ def searched(folder: Path, count: int) -> list[Record]:
         writer.close()
         return list(study.records.values())
     finally:
-        ray.shutdown()
+        disconnect()
         cluster.shutdown()
 
 

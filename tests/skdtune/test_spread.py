@@ -170,5 +170,6 @@ def test_without_its_teacher_no_run_is_begun(room, tmp_path):
 def test_ray_is_wanted_where_several_runs_fit_at_once(monkeypatch, asked, offer, expected):
     monkeypatch.setattr(capacity, "offered", lambda: [offer])
     space = SimpleNamespace(resources=Resources(**asked))
-    assert spread.is_of_use(space, cluster.LOCAL) is expected
-    assert spread.is_of_use(space, "auto") is True
+    assert spread.is_of_use(space, cluster.LOCAL, 2) is expected
+    assert spread.is_of_use(space, cluster.LOCAL, 1) is False
+    assert spread.is_of_use(space, "auto", 1) is True

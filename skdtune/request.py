@@ -13,6 +13,7 @@ from skdtune.plan import is_beside
 from skdtune.records import Study
 from skdtune.space import SearchSpace
 from skdtune.strict_yaml import Document
+from trainables import sections
 from trainables.storage import Folder
 
 DEFAULT_SPACE = "quickstart"
@@ -137,7 +138,8 @@ def _switched_off(trial: Any, fixed: dict[str, Any]) -> set[str]:
 
 
 def _shorten(data: dict, epochs: int | None, trials: int | None) -> None:
-    """`--epochs` and `--trials`; the grace period keeps its share of the budget."""
+    """`--epochs` and `--trials`; the grace period keeps its share of the budget, and ends behind
+    the first drop of the learning rate if it did before."""
     if trials is not None and isinstance(data.setdefault("search", {}), dict):
         data["search"]["trials"] = trials
     trial = data.get("trial")
@@ -146,14 +148,27 @@ def _shorten(data: dict, epochs: int | None, trials: int | None) -> None:
     before, trial["epochs"] = trial.get("epochs"), epochs
     search = data.get("search")
     scheduler = search.get("scheduler") if isinstance(search, dict) else None
-    if (
-        isinstance(scheduler, dict)
-        and type(before) is int
-        and type(scheduler.get("grace_period")) is int
-    ):
-        scheduler["grace_period"] = max(
-            1, round(scheduler["grace_period"] * epochs / max(before, 1))
-        )
+    grace = scheduler.get("grace_period") if isinstance(scheduler, dict) else None
+    if type(before) is not int or type(grace) is not int:
+        return
+    least = 1
+    if grace > _first_drop(trial, before):
+        least = min(_first_drop(trial, epochs) + 1, epochs)
+    scheduler["grace_period"] = max(least, round(grace * epochs / max(before, 1)))
+
+
+def _first_drop(trial: dict, epochs: int) -> int:
+    """How many of so many epochs come before the learning rate first drops; 0 where it falls
+    steadily, or where that is searched or wrong."""
+    asked = trial.get("optim")
+    known = sections.parameters("optim", None).items()
+    optim = {key: parameter.default for key, parameter in known}
+    optim |= asked if isinstance(asked, dict) else {}
+    try:
+        drops = optim["schedule"] == "multistep"
+        return round(min(optim["milestones"]) * epochs) if drops else 0
+    except (TypeError, ValueError):
+        return 0
 
 
 def _new_place(options: dict[str, Any], wanted: SearchSpace | None) -> tuple[str, Folder]:

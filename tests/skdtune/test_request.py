@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
+import search_spaces
 from skdtune import records, request, search
 from skdtune.errors import ConfigError
 from skdtune.request import Request
 from skdtune.space import SearchSpace
 from tests.skdtune import builders
+from trainables import optim as optimizers
 from trainables import sections
 
 
@@ -51,7 +55,7 @@ def test_a_path_is_a_space_named_by_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "grace"), [(27, 9), (54, 18), (9, 3), (3, 1), (1, 1), (5, 2), (1000, 333)]
+    ("epochs", "grace"), [(27, 9), (54, 18), (9, 4), (3, 2), (1, 1), (5, 3), (1000, 333)]
 )
 def test_epochs_scale_the_grace_period(epochs: int, grace: int) -> None:
     wanted = asked("quickstart", "--epochs", str(epochs)).space
@@ -75,6 +79,29 @@ def test_epochs_without_a_scheduler_in_the_file_change_only_the_budget(tmp_path:
 def test_a_grace_period_that_is_set_is_scaled_as_the_file_s_would_be() -> None:
     flags = ["--set=search.scheduler.grace_period=3", "--epochs=9"]
     assert asked("quickstart", *flags).space.search.scheduler.grace_period == 1
+
+
+def test_no_shipped_space_stops_a_trial_before_its_learning_rate_has_dropped() -> None:
+    for name in sorted(path.stem for path in Path(search_spaces.__file__).parent.glob("*.yaml")):
+        for epochs in (None, 2, 3, 10, 11, 12, 30, 60, 101):
+            flags = ["--epochs", str(epochs)] if epochs else []
+            wanted = asked(name, *flags).space
+            optim = wanted.config(wanted.first_values(wanted.first_trials()[0]))["optim"]
+            weight = torch.zeros(1, requires_grad=True)
+            trained = optimizers.build([weight], wanted.fixed["epochs"], **optim)
+            last = wanted.search.scheduler.grace_period - 1  # counted from 0
+            assert trained.rate(last) < optim["lr"], (name, epochs)
+
+
+@pytest.mark.parametrize(
+    "optim", ["schedule=cosine", "milestones={type: float, low: 0, high: 1}", "milestones=[]"]
+)
+def test_a_grace_period_beside_no_drop_that_is_known_keeps_its_share(optim: str) -> None:
+    data = {"trial": {"epochs": 27, "optim": {}}, "search": {"scheduler": {"grace_period": 9}}}
+    key, _, value = optim.partition("=")
+    data["trial"]["optim"][key] = yaml.safe_load(value)
+    request._shorten(data, 9, None)
+    assert data["search"]["scheduler"]["grace_period"] == 3
 
 
 def test_trials_are_those_of_the_search() -> None:

@@ -72,14 +72,14 @@ def _save_models(folder: Path, model: dict, training: Training) -> None:
     unpickling."""
     import mlflow.pytorch
 
-    shape = training.sets.image_shape
-    shipped = shipping.ship(training.method, training.sets)
-    shipping.save(folder, shipped, model, shape)
+    sets = training.sets
+    shipped = shipping.ship(training.method, sets)
+    shipping.save(folder, shipped, model, sets.image_shape, sets.unseen)
     target = folder / "mlflow"
     if not (target / _MLFLOW_MODEL).exists():
         for part in (target, folder / ".mlflow"):  # what an earlier attempt left half done
             shutil.rmtree(part, ignore_errors=True)
-        example = torch.zeros(2, *shape).numpy()
+        example = torch.zeros(2, *sets.image_shape).numpy()
         mlflow.pytorch.save_model(
             shipped,
             str(folder / ".mlflow"),

@@ -67,15 +67,15 @@ def equipped(config: dict, folder: Folder) -> dict:
 
 
 def check(teachers: set[str | None], sets: Sets, folder: Folder) -> None:
-    """Errors: ConfigError for teachers that cannot be read or do not fit the images; one that the
-    study in `folder` holds already was checked."""
+    """Errors: ConfigError for teachers that cannot be read, do not fit the images, or were trained
+    on those that must not be; one that the study in `folder` holds already was checked."""
     problems = []
     for teacher in sorted(teachers - {None}):
         if _place(folder, teacher).exists(shipping.DESCRIPTION):
             continue
         try:
             with _found(teacher) as source:
-                wrong = _misfit(shipping.load(source), sets)
+                wrong = _misfit(shipping.load(source), sets) or _leak(source, sets)
         except (OSError, ValueError) as error:
             wrong = str(error)
         if wrong:
@@ -102,7 +102,8 @@ def has_own(folder: Folder) -> bool:
 def keep_own(folder: Folder, training: Training, model: dict) -> None:
     """Makes a finished training the study's own teacher. model: its config section."""
     shipped = shipping.ship(training.method, training.sets)
-    shipping.save(_place(folder, None), shipped, model, training.sets.image_shape)
+    sets = training.sets
+    shipping.save(_place(folder, None), shipped, model, sets.image_shape, sets.unseen)
 
 
 def take_baseline(study: Study) -> None:
@@ -165,3 +166,25 @@ def _misfit(teacher: Shipped, sets: Sets) -> str:
     except RuntimeError as error:
         return f"it cannot take images of {sets.image_shape}: {str(error).splitlines()[0]}"
     return ""
+
+
+def _leak(teacher: Folder, sets: Sets) -> str:
+    """Why students of the teacher would know labels of the images that a search scores them on, and
+    the mend; empty when they would not. It answers about those as it was taught to."""
+    wanted, has = sets.unseen, shipping.unseen(teacher)
+    if wanted is None or (has is not None and _is_within(wanted, has)):
+        return ""
+    edits = {"train_on_validation": "false", **wanted}
+    listed = " ".join(f"--set trial.data.{key}={value}" for key, value in edits.items())
+    return (
+        "its training did not leave out the images that scores are taken on here, which would tell "
+        f"nothing then; train one that does: python -m skdtune.train CONFIG {listed}"
+    )
+
+
+def _is_within(inner: dict[str, float], outer: dict[str, float]) -> bool:
+    """Whether the validation images of one split are all among those of another: a larger share of
+    the same draw has the smaller one in it."""
+    key = "validation_fraction"
+    same = {**inner, key: 0} == {**outer, key: 0}
+    return same and inner.get(key, 0) <= outer.get(key, 0)

@@ -23,7 +23,7 @@ from trainables.sources import READERS, DataError
 _TEST_FRACTION = 0.2
 _TEST_SEED = 0  # the test part of a set that has none of its own is the same for every config
 
-Parts = tuple[Images, Images] | tuple[Files, Files]
+Pair = tuple[Images, Images] | tuple[Files, Files]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Sets:
 
     mean, std: [C], of the training images in [0, 1], on the device of the training. classes: their
     names, in the order of the labels. loader: makes the batches of images that are files, those of
-    train numbered before those of held_out; None for pixels in memory. digest: the fingerprint
-    once it was asked for."""
+    train numbered before those of held_out; None for pixels in memory. unseen: the split whose
+    validation images are not trained on, empty for a set that has its own; None when all are.
+    digest: the fingerprint once it was asked for."""
 
     train: Images | Files
     held_out: Images | Files
@@ -43,6 +44,7 @@ class Sets:
     std: Tensor
     batch_size: int
     loader: Loader | None = None
+    unseen: dict[str, float] | None = None
     digest: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +77,7 @@ def build(
     batch_size: Count = 128,
     validation_fraction: Share = 0.1,
     split_seed: CountOrZero = 0,
+    train_on_validation: bool = True,
     workers: CountOrZero | None = None,
     cache_gib: NonNegative | None = None,
     final: bool = False,
@@ -85,17 +88,19 @@ def build(
 
     root: folder where the set is, or is downloaded to. batch_size: images a step.
     validation_fraction: share of the training images held out, the same in every class, drawn
-    with `split_seed`. Two settings for images above 64 pixels, which change no result: workers,
-    processes that decode and crop (0: none but this; None: as many as its threads, see `Loader`),
-    and cache_gib, memory for decoded images (None: half of what is free, see `Decoded`).
+    with `split_seed`. train_on_validation: whether the final training learns from these images too;
+    a model that has not may teach in a search, which scores on them. Two settings for images above
+    64 pixels, which change no result: workers, processes that decode and crop (0: none but this;
+    None: as many as its threads, see `Loader`), and cache_gib, memory for decoded images (None:
+    half of what is free, see `Decoded`).
     device: where the images lie or their batches go, the CPU unless said. final: train on all
-    training images, validation included, and hold out the test part; nothing else reads it.
+    training images, validation included unless said, and hold out the test part; nothing else
+    reads it.
     Errors: `DataError` for a set that is missing, damaged or too small."""
     device = device or torch.device("cpu")
     key = tuple(sorted(options.items()))
-    sets, decoded, _ = _build(
-        name, root, validation_fraction, split_seed, final, device, cache_gib, key
-    )
+    parts = _Parts(validation_fraction, split_seed, final, train_on_validation)
+    sets, decoded, _ = _build(name, root, parts, device, cache_gib, key)
     loader = Loader(decoded, workers, device) if decoded else None
     return dataclasses.replace(sets, batch_size=batch_size, loader=loader)
 
@@ -105,14 +110,37 @@ def forget() -> None:
     _build.cache_clear()
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Which images are trained on and which are scored; see `build`."""
+
+    fraction: float
+    seed: int
+    final: bool
+    train_on_validation: bool
+
+    def of(self, source: Source) -> Pair:
+        if not self.final:
+            return _search_parts(source, self.fraction, self.seed)
+        train, test = _final_parts(source)
+        if not self.train_on_validation:
+            train, _ = _search_parts(source, self.fraction, self.seed)
+        return train, test
+
+    def unseen(self, source: Source) -> dict[str, float] | None:
+        if self.final and self.train_on_validation:
+            return None
+        if source.validation is not None:
+            return {}
+        return {"validation_fraction": self.fraction, "split_seed": self.seed}
+
+
 # The trials of a study share one set; a second would double the memory.
 @functools.lru_cache(maxsize=1)
 def _build(
     name: str,
     root: str,
-    fraction: float,
-    seed: int,
-    final: bool,
+    parts: _Parts,
     device: torch.device,
     cache_gib: float | None,
     options: tuple,
@@ -122,7 +150,7 @@ def _build(
     except RuntimeError as error:  # ~nobody
         raise DataError(f"{root}: {error}") from None
     source = READERS[name](place, **dict(options))
-    train, held_out = _final_parts(source) if final else _search_parts(source, fraction, seed)
+    train, held_out = parts.of(source)
     decoded = Decoded((train, held_out), cache_gib) if isinstance(train, Files) else None
     mean, std = _statistics(train)
     held: list[Shared | None] = []  # as long as this set is, for the trials of other processes
@@ -130,10 +158,11 @@ def _build(
         (train, first), (held_out, second) = sharing.images(train), sharing.images(held_out)
         held += [first, second]
     train, held_out, mean, std = (part.to(device) for part in (train, held_out, mean, std))
-    return Sets(train, held_out, source.classes, mean, std, batch_size=0), decoded, held
+    unseen = parts.unseen(source)
+    return Sets(train, held_out, source.classes, mean, std, 0, unseen=unseen), decoded, held
 
 
-def _search_parts(source: Source, fraction: float, seed: int) -> Parts:
+def _search_parts(source: Source, fraction: float, seed: int) -> Pair:
     if source.validation is not None:
         return source.train, source.validation
     classes = source.classes
@@ -143,7 +172,7 @@ def _search_parts(source: Source, fraction: float, seed: int) -> Parts:
     return _split(train, fraction, seed, classes, " after the test part is taken")
 
 
-def _final_parts(source: Source) -> Parts:
+def _final_parts(source: Source) -> Pair:
     if source.test is None:
         return _split(source.train, _TEST_FRACTION, _TEST_SEED, source.classes)
     if source.validation is None:
@@ -153,7 +182,7 @@ def _final_parts(source: Source) -> Parts:
 
 def _split(
     images: Images | Files, fraction: float, seed: int, classes: Sequence[str], when: str = ""
-) -> Parts:
+) -> Pair:
     """(rest, held out): of each class the same share, at least one image on both sides. when: it
     is done, in an error."""
     generator = Generator().manual_seed(seed)

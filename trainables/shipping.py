@@ -40,19 +40,30 @@ def ship(method: methods.Method, sets: Sets) -> Shipped:
 
 
 def save(
-    place: str | Path | Folder, shipped: Shipped, model: dict, image_shape: tuple[int, int, int]
+    place: str | Path | Folder,
+    shipped: Shipped,
+    model: dict,
+    image_shape: tuple[int, int, int],
+    unseen: dict[str, float] | None = None,
 ) -> None:
     """Writes the weights and, last, their description. model: the config section that built the
-    backbone."""
+    backbone. unseen: see `Sets`."""
     folder = place if isinstance(place, Folder) else Folder(place)
     weights = {name: tensor.contiguous() for name, tensor in shipped.state_dict().items()}
     description = {
         "model": model,
         "image_shape": list(image_shape),
         "classes": list(shipped.classes),
+        "unseen": unseen,
     }
     folder.write(WEIGHTS, safetensors.torch.save(weights))
     folder.write(DESCRIPTION, json.dumps(description, indent=1, ensure_ascii=False).encode())
+
+
+def unseen(place: str | Path | Folder) -> dict[str, float] | None:
+    """What the model that `save` wrote was not trained on; see `Sets`. Errors: those of `load`."""
+    folder = place if isinstance(place, Folder) else Folder(place)
+    return json.loads(folder.read(DESCRIPTION)).get("unseen")
 
 
 def load(place: str | Path | Folder) -> Shipped:

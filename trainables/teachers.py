@@ -34,7 +34,8 @@ class Teacher:
         if self.shipped is None:
             if self.place is None:
                 raise ValueError("method.teacher: there is none; name a model's folder")
-            self.shipped = shipping.load(self.place).requires_grad_(False)
+            with torch.random.fork_rng(devices=[]):  # its weights are drawn, then overwritten
+                self.shipped = shipping.load(self.place).requires_grad_(False)
         teacher = self.shipped.to(images.device)
         if self.task is None:
             return teacher.network(images)

@@ -1,6 +1,7 @@
 """A study's teachers: which a space names, what is wrong with them, and where the study keeps
 them."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -30,11 +31,16 @@ def space_of(method: str):
     return build_space(SPACE.replace("METHOD", method))
 
 
-def save(folder: Path, classes=("0", "1", "2", "3"), channels: int = 3) -> str:
+UNSEEN = {"validation_fraction": 0.1, "split_seed": 0}  # as a search leaves out unless told
+
+
+def save(
+    folder: Path, classes=("0", "1", "2", "3"), channels: int = 3, unseen: dict | None = UNSEEN
+) -> str:
     torch.manual_seed(len(classes))
     network = models.build("small_cnn", len(classes), (channels, 8, 8), width=3)
     shipped = shipping.Shipped(network, torch.zeros(channels), torch.ones(channels), classes)
-    shipping.save(folder, shipped, {"name": "small_cnn", "width": 3}, (channels, 8, 8))
+    shipping.save(folder, shipped, {"name": "small_cnn", "width": 3}, (channels, 8, 8), unseen)
     return str(folder)
 
 
@@ -105,6 +111,39 @@ def test_every_teacher_that_does_not_fit_is_named_at_once(tmp_path: Path):
         assert what in text
 
 
+@pytest.mark.parametrize(
+    ("unseen", "fits"),
+    [
+        (None, False),
+        ({}, False),
+        (UNSEEN, True),
+        ({**UNSEEN, "validation_fraction": 0.25}, True),
+        ({**UNSEEN, "validation_fraction": 0.05}, False),
+        ({**UNSEEN, "split_seed": 1}, False),
+    ],
+)
+def test_a_teacher_that_knows_the_validation_images_teaches_in_no_search(tmp_path, unseen, fits):
+    teacher, study = {save(tmp_path / "t", unseen=unseen)}, Folder(tmp_path / "s")
+    if fits:
+        teachers.check(teacher, sets(), study)
+    else:
+        with pytest.raises(ConfigError) as caught:
+            teachers.check(teacher, sets(), study)
+        assert caught.value.problems[0].endswith(
+            "--set trial.data.train_on_validation=false --set trial.data.validation_fraction=0.1 "
+            "--set trial.data.split_seed=0"
+        )
+    teachers.check(teacher, data.build("synthetic", images=64, final=True), study)
+
+
+def test_a_set_with_validation_images_of_its_own_wants_them_left_out(tmp_path):
+    own = dataclasses.replace(sets(), unseen={})
+    teachers.check({save(tmp_path / "t", unseen={})}, own, Folder(tmp_path / "s"))
+    for other in (None, UNSEEN):
+        with pytest.raises(ConfigError, match=r"train_on_validation=false$"):
+            teachers.check({save(tmp_path / "other", unseen=other)}, own, Folder(tmp_path / "s"))
+
+
 def test_a_finished_trainings_folder_is_its_first_model(tmp_path: Path):
     save(tmp_path / "trained/models/seed-0")
     study = Folder(tmp_path / "study")
@@ -158,8 +197,8 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
     assert read_study(tmp_path, "s").records["0001"].attempts == 1
 
     assert program("export", "s", folder=tmp_path).returncode == 0
-    alone = "--set=compare=null"
-    done = program("train", "best.yaml", "--seeds=1", alone, folder=tmp_path)
+    edits = ["--set=compare=null", "--set=trial.data.train_on_validation=false"]
+    done = program("train", "best.yaml", "--seeds=1", *edits, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     trained = records.load(Folder(tmp_path / "trained/s"))
     assert list(trained.records) == ["seed-0", "teacher"]

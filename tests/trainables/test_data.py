@@ -109,6 +109,19 @@ def test_final_training_joins_train_and_validation_and_holds_out_the_test_part(u
     assert sorted(numbers(sets.held_out)) == list(range(900, 912))
 
 
+@pytest.mark.parametrize("own_validation", [False, True])
+def test_final_training_can_leave_out_what_the_search_scores_on(use, own_validation):
+    validation = numbered((2, 2, 2, 2), first=300) if own_validation else None
+    use(test=lambda: numbered((3, 3, 3, 3), first=900), validation=validation)
+    split = {"split_seed": 2, "validation_fraction": 0.3}
+    searched = data.build("mine", **split)
+    final = data.build("mine", **split, final=True, train_on_validation=False)
+    assert numbers(final.train) == numbers(searched.train)
+    assert sorted(numbers(final.held_out)) == list(range(900, 912))
+    assert final.unseen == searched.unseen == ({} if own_validation else split)
+    assert data.build("mine", **split, final=True).unseen is None
+
+
 def test_a_set_without_a_test_part_keeps_one_apart_from_every_search(use):
     use(test=None)
     final = data.build("mine", final=True)

@@ -62,7 +62,11 @@ def test_the_description_says_all_that_is_needed(tmp_path):
         "model": {"name": "small_cnn", "width": 4},
         "image_shape": [3, 8, 8],
         "classes": ["été", "日本", "a/b", ""],
+        "unseen": None,
     }
+    assert shipping.unseen(tmp_path / "deep" / "er") is None
+    shipping.save(tmp_path, shipped, {"name": "small_cnn", "width": 4}, (3, 8, 8), {"seed": 1})
+    assert shipping.unseen(str(tmp_path)) == {"seed": 1}
     assert shipping.load(str(tmp_path / "deep" / "er")).classes == shipped.classes
 
 

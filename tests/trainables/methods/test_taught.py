@@ -128,6 +128,13 @@ def test_the_teacher_sees_the_images_as_it_is_used_to(teacher):
     )
 
 
+def test_reading_the_teacher_leaves_the_trainings_random_numbers_alone(teacher):
+    method = methods.build("kd", models.build("small_cnn", 4, (3, 8, 8)), teacher=teacher[0])
+    before = torch.get_rng_state()  # a backbone's dropout draws from it, resumed or not
+    method.teacher.logits(torch.rand(2, 3, 8, 8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_teacher_is_no_part_of_what_is_trained_saved_or_shipped(teacher):
     method = methods.build("kd", models.build("small_cnn", 4, (3, 8, 8)), teacher=teacher[0])
     plain = models.build("small_cnn", 4, (3, 8, 8))

@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
             }
         )
         command = [sys.executable, "-m", "benchmarks.cifar100", "one", wanted]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         reports = json.loads(done.stdout)
         print(f"{name}, seed {seed}: {len(reports)} of {options.epochs} epochs", file=sys.stderr)
         return name, reports

@@ -12,7 +12,8 @@ own. Side by side, on the same batches of 128 images of 32x32, in turn in anothe
   processes  K processes that train one trial each at the same time (on a GPU: they share it)
 The figure is images/s in sum; a ratio compares two figures of the same round. First it is shown
 that after three steps in float64 the fused trials are where the separate ones are. bfloat16 by
-autocast on a GPU that has it, else float32. --steps: of a round, 2 on a CPU, 50 on a GPU.
+autocast where the device has it, but for the fused trials' batch norm, else float32. --steps: of a
+round, 2 on a CPU, 50 on a GPU.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from benchmarks.pages import head, spread
+from skdtune import mps
 from trainables import models
 from trainables.losses import cross_entropy, distillation
 from trainables.training import _dtype
@@ -94,6 +96,10 @@ class InTurn(Trials):
 class Fused(Trials):
     def __init__(self, *arguments):
         super().__init__(*arguments)
+        if self.dtype is torch.bfloat16:  # vmap's batch norm takes no mixture of precisions
+            for module in self.networks[0].modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.register_forward_pre_hook(lambda _, given: (given[0].float(),))
         self.parameters, self.buffers = stack_module_state(self.networks)
         self.parameters = {name: value.detach() for name, value in self.parameters.items()}
         self.momenta = [torch.zeros_like(value) for value in self.parameters.values()]
@@ -133,8 +139,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=50 if device.type == "cuda" else 2)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
-    # vmap's batch norm takes no mixture of precisions on a CPU
-    dtype = _dtype("auto", device) if device.type == "cuda" else torch.float32
+    dtype = _dtype("auto", device)
     note = (
         f"{dtype}, batch {BATCH}, 32x32, n = {options.rounds} rounds of {options.steps} steps; "
         f"median (least to most). Bar: fused at least {BAR} times the processes, on a GPU."
@@ -148,12 +153,15 @@ def main(arguments: list[str]) -> None:
     for model in options.models:
         print(f"{model}: fused and separate differ by {difference(model):.1e}", file=sys.stderr)
         for count in options.together:
-            found = _measure(model, count, options.rounds, options.steps, device, dtype)
+            with mps.serving(device.type == "cuda") as served:
+                found = _measure(model, count, options.rounds, options.steps, device, dtype)
             cells = [spread(found[name], 0) for name in ("fused", "in turn", "processes")]
             for rival in ("in turn", "processes"):
                 pairs = zip(found["fused"], found[rival], strict=True)
                 cells.append(spread([mine / theirs for mine, theirs in pairs], 2))
             lines.append(f"| {model} | {count} | {' | '.join(cells)} |")
+    if device.type == "cuda":
+        lines += ["", mps.note(served)]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:

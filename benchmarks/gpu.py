@@ -1,7 +1,8 @@
 """What only a GPU can show, in one command of at most ten minutes: first whether all of it works
 there, then the tables.
 
-    python -m benchmarks.gpu [--only checks step sharing fused compiled] [--output FILE] [--cpu]
+    python -m benchmarks.gpu [--only checks step sharing fused searched compiled] [--output FILE]
+                             [--minutes 9.5] [--cpu]
 
 It needs torch, torchvision and scikit-learn; no Ray, no MLflow. The checks, on resnet20 and noise
 of 32x32, for every method that teaches itself: it trains in bfloat16 where the device has it and
@@ -9,9 +10,10 @@ stays finite; batches make the host wait no more often when there are twice as m
 warnings of synchronising calls are counted over an epoch of 4 and one of 8 batches); the second
 epoch, gone on with from a checkpoint, is that of the unbroken run within 1 %; and what a training
 has taken of the device is given back when it is gone. The tables are those of the benchmarks of
-these names; `compiled`, the step with torch.compile and CUDA graphs, is measured only when it is
-asked for, as compiling takes minutes. --cpu: the checks alone, on the CPU, to see that this program
-runs.
+these names; `searched`, the step with cuDNN's search for algorithms, and `compiled`, with
+torch.compile and CUDA graphs, which takes minutes, are measured only when they are asked for. Each
+part is written to FILE as soon as it is done, and none goes on after --minutes. --cpu: the checks
+alone, on the CPU, to see that this program runs.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.pages import head, written
+from skdtune.errors import first_line
 from trainables import data, methods
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
@@ -39,6 +42,7 @@ PARTS = {
     "step": ("step", ["--minutes", "2"], 170),
     "sharing": ("sharing", ["--together", "1", "2", "4", "--seconds", "6", "--rounds", "2"], 170),
     "fused": ("fused", ["--rounds", "3", "--together", "4"], 170),
+    "searched": ("step", ["--minutes", "2", "--search-algorithms"], 170),
     "compiled": ("step", ["--minutes", "5", "--compile"], 480),
 }
 _USUAL = ["checks", "step", "sharing", "fused"]
@@ -49,6 +53,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="+", choices=["checks", *PARTS], default=_USUAL)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--minutes", type=float, default=9.5)
     parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args(arguments)
     if not (options.cpu or torch.cuda.is_available()):
@@ -56,20 +61,18 @@ def main(arguments: list[str]) -> int:
         return 2
     device = torch.device("cpu" if options.cpu else "cuda")
     began = time.monotonic()
-    lines = head("On a GPU", "gpu", arguments, "")
-    if "checks" in options.only:
-        lines += _checks(device)
-    for name in [] if options.cpu else [part for part in options.only if part in PARTS]:
-        lines += ["", _page(name)]
-    lines += ["", f"{time.monotonic() - began:.0f} s in all."]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(head("On a GPU", "gpu", arguments, "")) + "\n"
+    for part in ["checks"] if options.cpu else options.only:
+        left = began + 60 * options.minutes - time.monotonic()
+        text += (_checks(device) if part == "checks" else _page(part, left)) + "\n"
+        if options.output:
+            options.output.write_text(text)
     print(text)
-    if options.output:
-        options.output.write_text(text)
+    print(f"{time.monotonic() - began:.0f} s in all.")
     return int("| no:" in text)
 
 
-def _checks(device: torch.device) -> list[str]:
+def _checks(device: torch.device) -> str:
     """A line a method, a column a check; `no` and what was found where it fails."""
     checks: dict[str, Callable[[str, torch.device], str]] = {
         "stays finite": _finite,
@@ -86,15 +89,18 @@ def _checks(device: torch.device) -> list[str]:
             try:
                 found.append(check(name, device))
             except Exception as error:  # noqa: BLE001 - one that fails is a line of the table
-                found.append(f"no: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+                found.append(f"no: {type(error).__name__}: {first_line(error)[:120]}")
         lines.append(f"| {name} | {' | '.join(found)} |")
         print(lines[-1], file=sys.stderr, flush=True)
-    return lines
+    if device.type == "cuda":  # what this process keeps is not the next one's to measure
+        torch.cuda.empty_cache()
+    return "\n".join(lines) + "\n"
 
 
 def _training(name: str, device: torch.device, batches: int = 4, epochs: int = 2) -> Training:
+    images = {"images": batches * _BATCH, "image_size": 32, "classes": 100}
     return Training(
-        data={"name": "synthetic", "images": batches * _BATCH, "batch_size": _BATCH},
+        data={"name": "synthetic", **images, "batch_size": _BATCH},
         model={"name": "resnet20"},
         method={"name": name},
         optim={"lr": 0.02},
@@ -152,9 +158,10 @@ def _memory(name: str, device: torch.device) -> str:
     return "yes" if left < 1 else f"no: {left:.1f} MiB left"
 
 
-def _page(part: str) -> str:
+def _page(part: str, left_s: float) -> str:
+    name, flags, limit_s = PARTS[part]
     try:
-        return written(*PARTS[part])
+        return written(name, flags, max(1.0, min(limit_s, left_s)))
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         return f"# {part}\n\n| no: {error} |"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.pages import head, spread
+from skdtune import mps
 from trainables import calibration
 from trainables.calibration import Load
 
@@ -35,7 +36,8 @@ def main(arguments: list[str]) -> None:
         "|---|---|---|---|---|",
     ]
     for model in options.models:
-        rounds = [_measure(model, options, device) for _ in range(options.rounds)]
+        with mps.serving(device.type == "cuda") as served:
+            rounds = [_measure(model, options, device) for _ in range(options.rounds)]
         for loads in zip(*rounds, strict=True):
             problem = next((load.problem for load in loads if load.problem), "")
             cells = [problem, "", ""]
@@ -46,6 +48,8 @@ def main(arguments: list[str]) -> None:
                 memory = [load.memory_gib for load in loads]
                 cells = [spread(speeds, 0), spread(ratios, 2), spread(memory, 1)]
             lines.append(f"| {model} | {loads[0].trials} | {' | '.join(cells)} |")
+    if device.type == "cuda":
+        lines += ["", mps.note(served)]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:

@@ -1,7 +1,7 @@
 """A training step: ours against the authors' loop, and DRG and DSR against plain training.
 
     python -m benchmarks.step [--images ROOT] [--rounds 7] [--steps N] [--threads 2] [--workers N]
-                              [--minutes 3] [--compile] [--output FILE]
+                              [--minutes 3] [--compile] [--search-algorithms] [--output FILE]
 
 resnet18, 100 classes (of ROOT: as many as it has), batches of 128 images of 32x32, crops of random
 size and flips on all sides. Ours is the real `Training` over images in memory; the rival is
@@ -16,13 +16,12 @@ shown beside it) and of wall-clock time on a GPU. ROOT: an image folder with tra
 `imagefolder`), of which so many images are taken as a round needs; without it, noise. --steps: 2
 on a CPU, 100 on a GPU. --workers: of the authors' DataLoader; 0 on a CPU, whose cores the network
 takes anyway, and 8 on a GPU. --compile: DRG+DSR once more with `trial.compile`, compiled in the
-first round, and on a GPU a second time with CUDA graphs. On a GPU also: DRG+DSR with cuDNN's
-search for the fastest algorithms, and the share of the bfloat16 matrix peak that a
-multiplication of 8192x8192 matrices reaches in the same run.
+first round, and on a GPU a second time with CUDA graphs. --search-algorithms: all of it with
+`torch.backends.cudnn.benchmark`, to be held against a run without. On a GPU also: the share of the
+bfloat16 matrix peak that a multiplication of 8192x8192 matrices reaches in the same run.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import platform
@@ -30,7 +29,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from benchmarks.authors import Loop
 from benchmarks.backbones import measure
 from skdtune.provenance import versions
 from trainables import metrics
+from trainables.compiling import compile_parts
 from trainables.images import Images
 from trainables.training import Training
 
@@ -61,40 +61,6 @@ class Took:
     processor: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """DRG+DSR in another way. setting: what its steps are taken within."""
-
-    compile: bool
-    setting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-
-
-@contextlib.contextmanager
-def _searched() -> Iterator[None]:
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = False
-
-
-def _graphed() -> contextlib.AbstractContextManager:
-    import torch._inductor.config as inductor  # some seconds, for those who compile alone
-
-    return inductor.patch({"triton.cudagraphs": True})
-
-
-def _variants(gpu: bool, compile: bool) -> dict[str, Variant]:
-    found = {}
-    if gpu:
-        found["DRG+DSR, cudnn.benchmark"] = Variant(False, _searched)
-    if compile:
-        found["DRG+DSR, compiled"] = Variant(True)
-    if gpu and compile:
-        found["DRG+DSR, compiled, CUDA graphs"] = Variant(True, _graphed)
-    return found
-
-
 def main(arguments: list[str]) -> None:
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser()
@@ -105,9 +71,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=8 if gpu else 0)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--search-algorithms", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = options.search_algorithms
     found = _measure(options)
     text = _page(options, found, arguments)
     print(text)
@@ -118,9 +86,11 @@ def main(arguments: list[str]) -> None:
 def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
     """What each loop took, by its name, round by round."""
     trainings = {name: _training(options, method) for name, method in METHODS.items()}
-    variants = _variants(torch.cuda.is_available(), options.compile)
-    for name, variant in variants.items():
-        trainings[name] = _training(options, METHODS["DRG+DSR"], variant.compile)
+    if options.compile:
+        trainings["DRG+DSR, compiled"] = _compiled(options)
+    if options.compile and torch.cuda.is_available():
+        graphs = {"triton.cudagraphs": True}
+        trainings["DRG+DSR, compiled, CUDA graphs"] = _compiled(options, graphs)
     some = next(iter(trainings.values()))
     authors = Loop(some.sets.train, len(some.sets.classes), BATCH, options.workers, some.device)
     turns = {name: _turn_of(training, options.steps) for name, training in trainings.items()}
@@ -132,14 +102,22 @@ def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
         if number > 1 and time.monotonic() > deadline:
             break
         for name in chance.sample(list(turns), len(turns)):
-            with variants[name].setting() if name in variants else contextlib.nullcontext():
-                took = turns[name]()
+            took = turns[name]()
             if number:
                 found[name].append(took)
     return found
 
 
-def _training(options: argparse.Namespace, method: dict, compile: bool = False) -> Training:
+def _compiled(options: argparse.Namespace, more: dict[str, bool] | None = None) -> Training:
+    """DRG+DSR with `trial.compile` and more of the compiler's options. It scores nothing: without a
+    gradient one stage's graph would write over what the next one reads."""
+    training = _training(options, METHODS["DRG+DSR"])
+    compile_parts(training.method, more)
+    training._scores = dict
+    return training
+
+
+def _training(options: argparse.Namespace, method: dict) -> Training:
     """Over as many images as one round takes, so that a round is an epoch."""
     count = options.steps * BATCH
     data = {"name": "synthetic", "classes": CLASSES, "image_size": 32, "images": 2 * count}
@@ -152,7 +130,6 @@ def _training(options: argparse.Namespace, method: dict, compile: bool = False) 
         method=method,
         optim={"lr": 0.01},
         epochs=options.rounds + 1,
-        compile=compile,
     )
     sets = training.sets
     if len(sets.train) < count:

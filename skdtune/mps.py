@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 _CONTROL = "nvidia-cuda-mps-control"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PLACES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 _PATIENCE_S = 10.0
 _FIRST_USE_S = 60.0
@@ -49,8 +50,11 @@ def note(is_served: bool) -> str:
 
 
 def _said(*arguments: str, words: str = "") -> bool:
-    """Whether the daemon has taken the words, or the flags it is started with."""
-    return _succeeds([_CONTROL, *arguments], words, _PATIENCE_S)
+    """Whether the daemon has taken the words, or the flags it is started with. It serves all GPUs:
+    those that the environment names it would number anew, and its clients choose among them once
+    more."""
+    seen = {key: value for key, value in os.environ.items() if key != _VISIBLE}
+    return _succeeds([_CONTROL, *arguments], words, _PATIENCE_S, seen)
 
 
 def _is_of_use() -> bool:
@@ -58,10 +62,18 @@ def _is_of_use() -> bool:
     return _succeeds([sys.executable, "-c", _USE], "", _FIRST_USE_S)
 
 
-def _succeeds(command: list[str], words: str, patience_s: float) -> bool:
+def _succeeds(
+    command: list[str], words: str, patience_s: float, environment: dict[str, str] | None = None
+) -> bool:
     try:
         done = subprocess.run(
-            command, input=words, capture_output=True, text=True, timeout=patience_s, check=False
+            command,
+            input=words,
+            capture_output=True,
+            text=True,
+            timeout=patience_s,
+            check=False,
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -73,7 +73,7 @@ def _rehearse(config: dict, sets: Sets) -> None:
     together fails here and not in every trial. Errors: ConfigError."""
     section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
     pair = f"{section['name']} on {config['model']['name']}"
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # the driver leaves the GPUs alone
         try:
             _two_batches(config, section, sets)
         except (RuntimeError, ValueError) as error:

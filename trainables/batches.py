@@ -11,7 +11,7 @@ from trainables.data import Sets
 from trainables.loading import Request
 from trainables.methods import Companion
 
-_EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 1000
 
 Batch = tuple[Tensor, Tensor, Tensor]  # normalised images [N, C, H, W], labels [N], indices [N]
 
@@ -31,7 +31,7 @@ def training(
 
 def evaluation(sets: Sets) -> Iterator[tuple[Tensor, Tensor]]:
     """Every held-out image once, in order.  # [B, C, H, W], [B]"""
-    held_out, size = sets.held_out, _EVALUATION_BATCH
+    held_out, size = sets.held_out, EVALUATION_BATCH
     if sets.loader is not None:
         size = min(size, sets.batch_size)  # large images: what fits while training fits here
         rows = len(sets.train) + torch.arange(len(held_out))  # they follow the training images

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from trainables.batches import EVALUATION_BATCH
 from trainables.training import Training
 
 TOGETHER = (1, 2, 4)
@@ -83,11 +84,8 @@ def _load(pipes: Sequence[Connection], device: torch.device, seconds: float) -> 
         problem = next((answer for answer in answers if isinstance(answer, str)), "")
         if problem:
             return Load(len(pipes), math.nan, math.nan, problem)
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        memory = total - free  # other programs' included: they leave as little room
-    else:
-        memory = sum(peak for _, peak in answers)
+    taken = [bytes_ for _, bytes_ in answers]
+    memory = max(taken) if device.type == "cuda" else sum(taken)
     return Load(len(pipes), sum(speed for speed, _ in answers), memory / 2**30)
 
 
@@ -126,31 +124,43 @@ def _processes(
 
 def _serve(pipe: Connection, sections: dict, device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
-    epochs = None
+    training = epochs = None
     while True:
         try:
             seconds = pipe.recv()
-            epochs = epochs or _training(sections, device).epochs()
-            pipe.send(_timed(epochs, sections["data"]["batch_size"], seconds))
+            if training is None:
+                training = Training(**sections, epochs=10**6, device=device)
+                _score_on(training, EVALUATION_BATCH)  # which takes memory, as in any trial
+                epochs = training.epochs()
+            speed = _timed(epochs, sections["data"]["batch_size"], seconds)
+            _score_on(training, 1)
+            pipe.send((speed, _taken(device)))
         except EOFError:
             return
         except Exception as error:  # noqa: BLE001 - whoever asked says what it means
             pipe.send((str(error) or type(error).__name__).splitlines()[0])
 
 
-def _training(sections: dict, device: torch.device) -> Training:
-    training = Training(**sections, epochs=10**6, device=device)
+def _score_on(training: Training, images: int) -> None:
+    """Leaves so many to be scored from now on, all the same one."""
     held_out = training.sets.held_out
-    few = held_out.take(torch.arange(1, device=held_out.labels.device))
-    training.sets = dataclasses.replace(training.sets, held_out=few)
-    return training
+    rows = torch.zeros(images, dtype=torch.long, device=held_out.labels.device)
+    training.sets = dataclasses.replace(training.sets, held_out=held_out.take(rows))
 
 
-def _timed(epochs: Iterator[dict], batch_size: int, seconds: float) -> tuple[float, float]:
-    """(images a second, bytes that the process has taken at most), of at least one epoch."""
+def _timed(epochs: Iterator[dict], batch_size: int, seconds: float) -> float:
+    """Images a second, of at least one epoch."""
     began, done = time.perf_counter(), 0
     while not done or time.perf_counter() - began < seconds:
         next(epochs)
         done += _STEPS * batch_size
-    speed = done / (time.perf_counter() - began)
-    return speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return done / (time.perf_counter() - began)
+
+
+def _taken(device: torch.device) -> float:
+    """Bytes: of a GPU what all programs have of it, since the others leave as little room; else
+    what this process had at most."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

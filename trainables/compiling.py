@@ -12,13 +12,14 @@ from trainables.multibranch import MultiBranch
 _MOST_GRAPHS = 256
 
 
-def compile_parts(method: nn.Module) -> None:
+def compile_parts(method: nn.Module, more: dict[str, bool] | None = None) -> None:
     """Compiles in place, at the first batch of each shape: parameters keep their names and a state
     fits with and without.
 
     Losses stay outside, and with them loss weights and temperatures, so that the trials of one
     process share what was compiled. Random numbers are those that PyTorch draws uncompiled. A stage
     of RSD's branches stays as it is: it would be compiled anew for every rate of dropping them.
+    more: options of the compiler, for measurements.
     Errors, at the first batch: what torch.compile raises without a C++ compiler."""
     torch._dynamo.config.recompile_limit = _MOST_GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = _MOST_GRAPHS
@@ -30,7 +31,7 @@ def compile_parts(method: nn.Module) -> None:
             parts += module.gate, module.trunk
         for part in parts:
             if not any(isinstance(inner, MultiBranch) for inner in part.modules()):
-                part.compile(dynamic=False, options={"fallback_random": True})
+                part.compile(dynamic=False, options={"fallback_random": True, **(more or {})})
 
 
 def undo(model: nn.Module) -> None:

@@ -35,12 +35,13 @@ class Teacher:
             if self.place is None:
                 raise ValueError("method.teacher: there is none; name a model's folder")
             with torch.random.fork_rng(devices=[]):  # its weights are drawn, then overwritten
-                self.shipped = shipping.load(self.place).requires_grad_(False)
-        teacher = self.shipped.to(images.device)
+                shipped = shipping.load(self.place).requires_grad_(False)
+            place = {"device": images.device, "memory_format": _memory_format(images)}
+            self.shipped = shipped.to(**place)
         if self.task is None:
-            return teacher.network(images)
+            return self.shipped.network(images)
         mean, std = self.task.mean[:, None, None], self.task.std[:, None, None]
-        return teacher((images * std + mean).contiguous(memory_format=_memory_format(images)))
+        return self.shipped((images * std + mean).contiguous(memory_format=_memory_format(images)))
 
 
 class Taught(Method):

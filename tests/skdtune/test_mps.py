@@ -10,7 +10,7 @@ from skdtune import dry_run, mps
 from trainables.calibration import Load
 
 STAND_IN = """#!/bin/sh
-echo "$* $(cat) $CUDA_MPS_PIPE_DIRECTORY" >> {log}
+echo "$* $(cat) $CUDA_MPS_PIPE_DIRECTORY $CUDA_VISIBLE_DEVICES" >> {log}
 exit {code}
 """
 
@@ -33,12 +33,14 @@ def stand_in(tmp_path, code: int):
     path.chmod(0o755)
 
 
-def test_a_daemon_is_started_for_the_block_and_ended(tmp_path):
+def test_a_daemon_is_started_for_the_block_and_ended(tmp_path, monkeypatch):
     stand_in(tmp_path, 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")  # for its clients, not for the daemon
     with mps.serving(True) as served:
         folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
         assert served
         assert os.path.isdir(folder)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split() for line in lines] == [["-d", folder], ["quit", folder]]
     assert not os.path.exists(folder)

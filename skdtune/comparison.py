@@ -16,11 +16,15 @@ _LABELS = {
     records.DEFAULT: "authors_default",
     records.FIRST: "first_trial",
 }
+_ALIKE = "baseline_alike"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def against(study: Study, winner: Record) -> dict[str, dict]:
-    """The search's references by name, each as the sections in which it differs from the winner."""
+    """The search's references by name, each as the sections in which it differs from the winner.
+
+    Where more than the method was searched, such as the learning rate, the baseline comes a second
+    time with what the winner has of it: the gain over that one is the method's alone."""
     found: dict[str, dict] = {}
     for record in study.records.values():
         label = _LABELS.get(record.role)
@@ -31,6 +35,8 @@ def against(study: Study, winner: Record) -> dict[str, dict]:
         }
         if label and differing and label not in found:
             found[label] = differing
+    if set(found.get(_LABELS[records.BASELINE], {})) > {"method"}:
+        found[_ALIKE] = {"method": found[_LABELS[records.BASELINE]]["method"]}
     return found
 
 

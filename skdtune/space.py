@@ -16,7 +16,7 @@ from skdtune import comparison, distributions, settings, space_checks
 from skdtune.errors import ConfigError, together
 from skdtune.settings import Resources, Search
 from skdtune.strict_yaml import Document, read
-from trainables import sections
+from trainables import methods, sections
 from trainables.sections import Problem, nearest
 
 BASELINE = "cross_entropy"
@@ -90,7 +90,11 @@ class SearchSpace:
 
     def is_authors_own(self, values: dict[str, Any]) -> bool:
         """Whether every searched value, and every fixed one of the method but its teacher, is the
-        default that its signature has from the authors."""
+        default that its signature has from the authors. The schedule is the space's, for whatever
+        is compared in it."""
+        name = values.get("method/name", self.fixed["method"].get("name"))
+        if not methods.classes()[name].has_authors_defaults:
+            return False
         fixed = {f"method/{key}": value for key, value in self.fixed["method"].items()}
         for path in ("method/name", "method/teacher"):
             fixed.pop(path, None)

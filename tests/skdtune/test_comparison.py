@@ -31,6 +31,16 @@ def test_best_yaml_names_the_baseline_and_the_authors_default(tmp_path: Path) ->
     assert set(kept["baseline"]) == {"method"}, "only what differs"
 
 
+def test_a_winner_with_a_learning_rate_of_its_own_meets_the_baseline_with_it_too(tmp_path) -> None:
+    study = builders.mixed_study(tmp_path / "tiny")
+    winner = rank(study).winner.record
+    assert "baseline_alike" not in comparison.against(study, winner)
+    winner.config["optim"] = {"lr": 0.3}
+    found = comparison.against(study, winner)
+    assert set(found["baseline"]) == {"method", "optim"}
+    assert found["baseline_alike"] == {"method": found["baseline"]["method"]}
+
+
 def test_the_winner_is_not_compared_with_itself(tmp_path: Path) -> None:
     study = builders.mixed_study(tmp_path / "tiny")
     for record in study.records.values():

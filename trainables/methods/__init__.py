@@ -37,9 +37,11 @@ class Method(nn.Module):
 
     companion: None, or what `losses` gets beside each image: then images and labels are twice as
     long, row `B + i` the companion of row `i`, and the logits returned are those of the first B.
+    has_authors_defaults: whether a setting of the defaults may be called the authors'.
     """
 
     companion: Companion | None = None
+    has_authors_defaults: bool = True
 
     def __init__(self, model: Classifier):
         super().__init__()

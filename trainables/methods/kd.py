@@ -18,6 +18,8 @@ class Kd(Taught):
     Deviation: the default takes the mean over the batch, for which alpha 0.5 and temperature 4
     are common."""
 
+    has_authors_defaults = False
+
     def __init__(
         self,
         model: Classifier,

@@ -15,7 +15,9 @@ usage: node.sh COMMAND [ARGUMENTS]
   leave         ends Ray and MLflow on this machine alone
 
 From the environment: SKDTUNE_VENV (~/skdtune-venv), SKDTUNE_SHARED (/shared: the folder that every
-machine sees), SKDTUNE_PYTHON (python3), and any of Ray's own RAY_ variables.
+machine sees), SKDTUNE_LOCAL (/tmp: a folder of this machine alone), SKDTUNE_PYTHON (python3),
+SKDTUNE_WITHOUT_RAY (none: what a worker calls when no Ray has run on it for 15 minutes), and any of
+Ray's own RAY_ variables.
 TEXT
 }
 
@@ -23,15 +25,26 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CHECKOUT=$(cd "$HERE/../.." && pwd)
 VENV=${SKDTUNE_VENV:-$HOME/skdtune-venv}
 SHARED=${SKDTUNE_SHARED:-/shared}
+LOCAL=${SKDTUNE_LOCAL:-/tmp}
 LAUNCHER_CONFIG=$HOME/ray_bootstrap_config.yaml # Ray's launcher puts both on the head, nowhere else
 LAUNCHER_KEY=$HOME/ray_bootstrap_key.pem
 MLFLOW_FILES=$HOME/.skdtune-mlflow # .lock and .pid of the server that `head` keeps running
 MLFLOW_LOG=$HOME/skdtune-mlflow.log
+WATCH=$LOCAL/skdtune-watch-$EUID # the folder is its lock; its log lies in it
 
 refuse() {
   echo "node.sh: $*" >&2
   exit 2
 }
+
+# own_folder FOLDER: this user's alone, whoever else may write beside it. The folder itself is what is
+# locked: systemd, which empties /tmp of old files, spares a locked one.
+own_folder() {
+  mkdir -m 700 "$1" 2>/dev/null || true
+  is_own "$1" || refuse "$1 is not a folder of yours"
+}
+
+is_own() { [[ -d $1 && -O $1 && ! -L $1 ]]; }
 
 # ------------------------------------------------------------------------------------ install
 
@@ -96,8 +109,30 @@ start_worker() {
   need_token
   [[ -n ${RAY_HEAD_IP:-} ]] || refuse "RAY_HEAD_IP, the head's address, is not set"
   set_environment
+  if [[ -n ${SKDTUNE_WITHOUT_RAY:-} ]]; then
+    own_folder "$WATCH"
+    setsid bash "$HERE/node.sh" watch </dev/null >>"$WATCH/log" 2>&1 &
+  fi
   end_ray
   ray start --address="$RAY_HEAD_IP:6379" --object-store-memory=1000000000 --disable-usage-stats "$@"
+}
+
+# Only the head ends machines that are rented, and it may be lost: its workers' Ray ends within a
+# minute then. Looks are counted, not seconds, since a clock may be set.
+watch_for_ray() {
+  local missed=0
+  exec 9<"$WATCH"
+  flock -n 9 || exit 0 # one is enough
+  while true; do
+    sleep "${SKDTUNE_LOOK_S:-60}" 9<&-
+    missed=$((missed + 1))
+    if pgrep -x raylet >/dev/null; then missed=0; fi
+    if ((missed >= 15)); then
+      echo "node.sh: no Ray on this machine for 15 looks: $SKDTUNE_WITHOUT_RAY"
+      bash -c "$SKDTUNE_WITHOUT_RAY" 9<&- || true
+      missed=0
+    fi
+  done
 }
 
 # Whoever reaches Ray's ports may run anything: without a token nothing is started.
@@ -239,6 +274,7 @@ case $command in
   worker) start_worker "$@" ;;
   mlflow) serve_mlflow "$@" ;;
   keep-mlflow) keep_mlflow ;;
+  watch) watch_for_ray ;;
   stop) stop_all ;;
   leave) leave ;;
   -h | --help | help) usage ;;

@@ -135,6 +135,22 @@ def test_a_cheap_head_and_spot_workers_with_a_fallback(provider: str) -> None:
     assert config["max_workers"] <= config["upscaling_speed"]
 
 
+@launcher_files
+def test_rented_workers_end_themselves_without_a_head(provider: str) -> None:
+    config = _launcher(provider)
+    (start,) = config["worker_start_ray_commands"]
+    prefix = "" if provider == "local" else "SKDTUNE_WITHOUT_RAY='sudo shutdown -h now' "
+    assert start == f"{prefix}{NODE} worker"
+    assert "SKDTUNE_WITHOUT_RAY" not in "".join(config["head_start_ray_commands"])
+    if provider == "aws":  # a shutdown would stop the machine, and its disk would go on costing
+        kinds = config["available_node_types"]
+        ends = [k for k in kinds if "InstanceInitiatedShutdownBehavior" in kinds[k]["node_config"]]
+        assert ends == ["spot", "on_demand"]
+        for name in ends:
+            asked = kinds[name]["node_config"]["InstanceInitiatedShutdownBehavior"]
+            assert asked == "terminate"
+
+
 def test_machines_on_aws_are_closed() -> None:
     config = _launcher("aws")
     for kind in config["available_node_types"].values():
@@ -148,10 +164,9 @@ def test_machines_on_aws_are_closed() -> None:
 @launcher_files
 def test_the_launcher_files_are_one_content(provider: str) -> None:
     config, aws = _launcher(provider), _launcher("aws")
-    for key in ("file_mounts", "rsync_exclude", "setup_commands", "worker_start_ray_commands"):
+    for key in ("file_mounts", "rsync_exclude", "setup_commands"):
         assert config[key] == aws[key], key
     assert config["setup_commands"] == [f"{NODE} install"]
-    assert config["worker_start_ray_commands"] == [f"{NODE} worker"]
     (start,) = config["head_start_ray_commands"]
     assert start.endswith(f"; {NODE} head")
     # the first autoscaler where the second one loses workers, and nowhere else
@@ -218,6 +233,8 @@ def test_the_head_listens_on_loopback_and_asks_for_the_token() -> None:
 
 def test_slurm_and_the_image_call_the_same_script() -> None:
     slurm = (FOLDER / "slurm.sh").read_text()
+    for path in (FOLDER / "slurm.sh", *KUBERNETES):  # these end their machines themselves
+        assert "SKDTUNE_WITHOUT_RAY" not in path.read_text()
     assert re.findall(r'bash "\$node_sh" (\w+)', slurm) == ["leave", "head", "worker"]
     assert 'python -m skdtune.search "$@" --address auto' in slurm
     assert "RUN bash docs/cluster/node.sh install" in (FOLDER / "Dockerfile").read_text()

@@ -133,7 +133,9 @@ def tools(tmp_path: Path) -> Path:
     return folder
 
 
-def _with_tools(tools: Path, command: str, *arguments: str) -> subprocess.CompletedProcess:
+def _with_tools(
+    tools: Path, command: str, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess:
     return _run(
         "node.sh",
         command,
@@ -144,6 +146,8 @@ def _with_tools(tools: Path, command: str, *arguments: str) -> subprocess.Comple
         RAY_AUTH_TOKEN="x",
         RAY_HEAD_IP="10.0.0.1",
         OMP_NUM_THREADS="1",
+        SKDTUNE_LOCAL=str(tools.parent),
+        **variables,
     )
 
 
@@ -153,6 +157,48 @@ def test_a_worker_joins_the_head_with_the_token(tools: Path) -> None:
     assert stops == ["token none stop"]
     assert start.startswith("token none start --address=10.0.0.1:6379 ")
     assert start.endswith(" --num-gpus=1")
+
+
+def test_a_rented_worker_ends_itself_when_ray_is_gone(tools: Path) -> None:
+    """After fifteen looks in a row that find no raylet, by one watchdog, which outlives the shell
+    that started it; a raylet that is back in time is enough."""
+    home = tools.parent
+    looks = home / "looks"
+    look = 'echo "$PPID $*" >>~/looks; [ ! -e ~/lost ] && [ $(($(wc -l <~/looks) % 15)) = 0 ]'
+    (tools / "pgrep").write_text(f"#!/bin/sh\n{look}\n")
+    end = {"SKDTUNE_WITHOUT_RAY": "echo ended >>~/ended", "SKDTUNE_LOOK_S": "0.01"}
+
+    def looked(times: int) -> None:
+        wait_for(
+            lambda: looks.exists() and len(looks.read_text().splitlines()) >= times, 30, "looks"
+        )
+
+    assert _with_tools(tools, "worker").returncode == 1  # not rented; this ray is none
+    assert not list(home.glob("skdtune-watch-*"))
+    try:
+        for _ in range(2):
+            assert _with_tools(tools, "worker", **end).returncode == 1
+        looked(50)
+        assert not (home / "ended").exists()
+        (home / "lost").touch()
+        wait_for((home / "ended").exists, 30, "the machine to end itself")
+    finally:
+        watchdogs = {line.partition(" ")[0] for line in looks.read_text().splitlines()}
+        for process in watchdogs:
+            os.kill(int(process), signal.SIGKILL)
+    assert len(watchdogs) == 1
+    assert {line.partition(" ")[2] for line in looks.read_text().splitlines()} == {"-x raylet"}
+    (folder,) = home.glob("skdtune-watch-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_another_has_put_there_is_refused(tools: Path) -> None:
+    """/tmp is everybody's."""
+    (tools.parent / f"skdtune-watch-{os.geteuid()}").symlink_to(tools)
+    ended = _with_tools(tools, "worker", SKDTUNE_WITHOUT_RAY="true")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("is not a folder of yours\n")
+    assert not (tools.parent / "ray.calls").exists()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "cluster"
 KUBERNETES = sorted(FOLDER.glob("kuberay-*.yaml"))
+CLAIM = FOLDER / "kubernetes-claim.yaml"
 KUBERAY = Path(__file__).with_name("kuberay.yaml")
 VERSION = "1.33"  # of Kubernetes
 manifests = pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
@@ -45,19 +46,32 @@ def _check_template(template: dict) -> None:
 def test_ray_resources_have_the_fields_of_kuberay(path: Path) -> None:
     schema = yaml.safe_load(KUBERAY.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    kinds = [kind for kind in _manifests(path) if kind.startswith("Ray")]
-    assert kinds == ["RayCluster" if "cluster" in path.name else "RayJob"]
-    jsonschema.validate(_manifests(path)[kinds[0]], schema)
+    (kind,) = _manifests(path)  # nothing else that a deletion of the file would take along
+    assert kind == ("RayCluster" if "cluster" in path.name else "RayJob")
+    jsonschema.validate(_manifests(path)[kind], schema)
     assert _ray_cluster(path)["authOptions"] == {"mode": "token"}
 
 
 @manifests
 def test_the_rest_is_valid_kubernetes(path: Path) -> None:
-    for kind, manifest in _manifests(path).items():
-        if not kind.startswith("Ray"):
-            kubernetes_validate.validate(manifest, VERSION, strict=True)
     for group in _groups(path):
         _check_template(group["template"])
+
+
+def test_the_studies_are_in_a_file_of_their_own() -> None:
+    (kind,) = claims = _manifests(CLAIM)
+    assert kind == "PersistentVolumeClaim"
+    kubernetes_validate.validate(claims[kind], VERSION, strict=True)
+    assert claims[kind]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert CLAIM.read_text().count("# change: ") == 1
+    wanted = {"persistentVolumeClaim": {"claimName": claims[kind]["metadata"]["name"]}}
+    for path in KUBERNETES:
+        for group in _groups(path):
+            assert {"name": "shared", **wanted} in group["template"]["spec"]["volumes"]
+    readme = (FOLDER / "README.md").read_text()
+    name = _manifests(KUBERNETES[0])["RayCluster"]["metadata"]["name"]
+    assert f"kubectl delete raycluster {name}" in readme
+    assert "kubectl delete -f" not in readme
 
 
 def test_a_wrong_field_would_be_found() -> None:

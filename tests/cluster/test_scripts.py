@@ -29,10 +29,10 @@ def test_the_scripts_are_sound(path: Path) -> None:
 
 def _run(script: str, *arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess:
     """A script with a home of its own, without Ray's variables and this environment's programs."""
-    environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", **variables}
+    own = {"HOME": str(home), "SKDTUNE_LOCAL": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     return subprocess.run(
         ["bash", FOLDER / script, *arguments],
-        env=environment,
+        env={**own, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -146,7 +146,6 @@ def _with_tools(
         RAY_AUTH_TOKEN="x",
         RAY_HEAD_IP="10.0.0.1",
         OMP_NUM_THREADS="1",
-        SKDTUNE_LOCAL=str(tools.parent),
         **variables,
     )
 
@@ -204,28 +203,18 @@ def test_a_folder_that_another_has_put_there_is_refused(tools: Path) -> None:
 @pytest.mark.slow
 def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
     """It is started once, again when it dies, and ended by `leave` with all its processes."""
-    with socket.socket() as knock:
-        if knock.connect_ex(("127.0.0.1", 5000)) == 0:
-            pytest.skip("something listens on port 5000 already")
+    _need_port_5000()
     home = tools.parent
     (home / "ray_bootstrap_config.yaml").write_text("{}")
-
-    def servers(count: int) -> list[int]:
-        started = home / "mlflow.calls"
-        wait_for(
-            lambda: started.exists() and len(started.read_text().split()) == count, 15, "MLflow"
-        )
-        return [int(process) for process in started.read_text().split()]
-
     try:
         for _ in range(2):
             assert _with_tools(tools, "head", "--num-cpus=2").returncode == 1  # this ray is none
-        (first,) = servers(1)
+        (first,) = _servers(home, 1)
         start = (home / "ray.calls").read_text().splitlines()[-1]
         assert start.endswith(f"--autoscaling-config={home}/ray_bootstrap_config.yaml --num-cpus=2")
         assert "MLFLOW_TRACKING_URI=http://127.0.0.1:5000" in (home / ".bashrc").read_text()
         os.kill(first, signal.SIGKILL)
-        _, second = servers(2)
+        _, second = _servers(home, 2)
         assert title(second)
     finally:
         left = _with_tools(tools, "leave")
@@ -233,6 +222,53 @@ def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
     assert (home / "ray.calls").read_text().splitlines()[-1].endswith(" stop --force")
     wait_for(lambda: not title(second), 10, "MLflow to end")  # at most a zombie of its parent's
     assert _with_tools(tools, "leave").returncode == 0
+
+
+@pytest.mark.slow
+def test_two_machines_with_one_home_have_one_mlflow_between_them(tools: Path) -> None:
+    """The second says what it waits for, leaves the first alone, and takes its place."""
+    _need_port_5000()
+    home = tools.parent
+    lock = home / "shared" / "mlflow" / "lock"
+    here = [{"SKDTUNE_LOCAL": str(home / name)} for name in ("machine1", "machine2")]
+    for machine in here:
+        Path(machine["SKDTUNE_LOCAL"]).mkdir()
+    assert _with_tools(tools, "head", **here[0]).returncode == 1
+    try:
+        (first,) = _servers(home, 1)
+        (tools / "ray").write_text("#!/bin/sh\n")
+        second = _with_tools(tools, "head", **here[1])
+        assert second.returncode == 0
+        assert second.stderr == (
+            f"node.sh: MLflow waits: its database is in use on {os.uname().nodename} "
+            f"(if nothing uses it any more, delete {lock})\n"
+        )
+        (local,) = (home / "machine2").iterdir()
+        assert local.stat().st_mode & 0o777 == 0o700
+        assert (local / "log").read_text() == second.stderr
+        assert _with_tools(tools, "leave", **here[1]).returncode == 0
+        assert title(first), "another machine's server was ended"
+        assert _with_tools(tools, "head", **here[1]).returncode == 0
+        assert _with_tools(tools, "leave", **here[0]).returncode == 0
+        assert _servers(home, 2)[0] == first
+    finally:
+        for machine in here:
+            _with_tools(tools, "leave", **machine)
+    assert not list(home.glob(".skdtune*"))
+
+
+def _need_port_5000() -> None:
+    with socket.socket() as knock:
+        if knock.connect_ex(("127.0.0.1", 5000)) == 0:
+            pytest.skip("something listens on port 5000 already")
+
+
+def _servers(home: Path, count: int) -> list[int]:
+    """The processes of the MLflow servers that have been started so far, as soon as there are as
+    many."""
+    started = home / "mlflow.calls"
+    wait_for(lambda: started.exists() and len(started.read_text().split()) == count, 15, "MLflow")
+    return [int(process) for process in started.read_text().split()]
 
 
 def test_stop_ends_the_workers_before_the_head(tools: Path) -> None:

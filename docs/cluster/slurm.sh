@@ -45,10 +45,12 @@ if ((others > 0)); then
   workers=$!
 fi
 
-resume=() # what is there already is gone on with
+resume=() # a study that is there already is gone on with
 previous=
 for argument in "$@"; do
-  if [[ $previous == --storage && -d $argument ]]; then resume=(--resume); fi
+  if [[ $argument == --storage=* || $previous == --storage ]]; then
+    if [[ -f ${argument#--storage=}/study.json ]]; then resume=(--resume); else resume=(); fi
+  fi
   previous=$argument
 done
 python -m skdtune.search "$@" --address auto "${resume[@]}" &

@@ -56,6 +56,13 @@ def test_a_job_starts_a_head_and_workers_and_cleans_up(tmp_path: Path) -> None:
     assert _search(calls) == "python -m skdtune.search quickstart --address auto"
 
 
+def test_the_job_has_all_of_its_machines_and_outlives_one() -> None:
+    text = SCRIPT.read_text()
+    given = {line.split()[1] for line in text.splitlines() if line.startswith("#SBATCH ")}
+    assert {"--exclusive", "--mem=0", "--no-kill", "--requeue"} <= given
+    assert "srun --no-kill " in text  # of the step, as that one is of the job
+
+
 @pytest.mark.parametrize("form", ["--storage {}", "--storage={}"])
 def test_a_study_that_is_there_is_gone_on_with_and_nothing_else(tmp_path: Path, form: str) -> None:
     """An empty folder is not one; `--resume` would end with status 2."""

@@ -96,6 +96,16 @@ def test_every_container_has_the_shared_folder(path: Path) -> None:
             assert "/shared" in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
+def test_a_container_finds_the_driver_and_owns_its_checkout() -> None:
+    image = (FOLDER / "Dockerfile").read_text().replace("\\\n", "")
+    environment, user, checkout = (
+        re.search(rf"^{word} (.*)$", image, re.M) for word in ("ENV", "USER", "WORKDIR")
+    )
+    assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64" in environment[1].split()
+    assert f"install -d -o ray -g ray {checkout[1]}\n" in image[: user.start()]
+    assert user.start() < checkout.start()
+
+
 def test_kubernetes_and_the_machines_do_the_same() -> None:
     node = (FOLDER / "node.sh").read_text()
     locked = re.search(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)[1]

@@ -123,6 +123,14 @@ def test_google_knows_every_key_of_a_machine() -> None:
         check(kind["node_config"], {"$ref": "Instance"}, name)
 
 
+def test_a_disk_on_google_cloud_is_one_that_gpu_machines_take() -> None:
+    config = _launcher("gcp")
+    zone = config["provider"]["availability_zone"]
+    for kind in config["available_node_types"].values():
+        (disk,) = kind["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+
+
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
 def test_a_cheap_head_and_spot_workers_with_a_fallback(provider: str) -> None:
     config = _launcher(provider)

@@ -123,6 +123,11 @@ def test_kubernetes_and_the_machines_do_the_same() -> None:
         for container in (ray, *worker["template"]["spec"]["containers"]):
             given = {entry["name"]: entry["value"] for entry in container["env"]}
             assert given == {**defaults, "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+        for size in worker["template"]["spec"]["containers"][0]["resources"].values():
+            # fits on a machine of 8 CPUs and 32 GB beside what Kubernetes keeps: there some 28 Gi
+            # and 7.9 CPUs are left, less what runs on every machine
+            assert int(size["cpu"]) <= 6
+            assert int(size["memory"].removesuffix("Gi")) <= 24
         keys = {entry["key"] for entry in worker["template"]["spec"]["tolerations"]}
         assert {"nvidia.com/gpu", *worker["template"]["spec"]["nodeSelector"]} == keys
     first, second = (_ray_cluster(path) for path in KUBERNETES)

@@ -206,6 +206,21 @@ def test_the_mounts_are_what_an_installation_needs() -> None:
     assert set(mounts.values()) == {path for line in copied for path in line.split()}
 
 
+def test_the_readme_names_the_driver_that_the_locked_torch_needs() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert re.search(r"^cuda-toolkit==(\d+)\.", lock, re.M)[1] == "13", (
+        "another CUDA, another driver"
+    )
+    readme = (FOLDER / "README.md").read_text()
+    assert "NVIDIA driver 580 or newer" in readme
+    assert "built for CUDA 13." in readme
+
+
+def test_the_readme_names_the_right_to_give_workers_a_role() -> None:
+    """Ray's own role for the head has it not for a role of the user's."""
+    assert "iam:PassRole" in (FOLDER / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     "path", [*LAUNCHER.values(), *KUBERNETES, FOLDER / "slurm.sh"], ids=lambda path: path.name
 )

@@ -10,12 +10,15 @@ usage: node.sh COMMAND [ARGUMENTS]
                 launcher reads from ~/.bashrc. Does nothing when nothing has changed.
   head          Ray's head and the MLflow server; ARGUMENTS go to `ray start`
   worker        joins the head at $RAY_HEAD_IP; ARGUMENTS go to `ray start`
-  mlflow        the MLflow server on 127.0.0.1:5000, in the foreground; ARGUMENTS go to it
+  mlflow        the MLflow server on 127.0.0.1:5000, in the foreground, as soon as no other uses its
+                database; ARGUMENTS go to it
   stop          on the head: ends the searches, Ray on every machine, and MLflow
   leave         ends Ray and MLflow on this machine alone
 
 From the environment: SKDTUNE_VENV (~/skdtune-venv), SKDTUNE_SHARED (/shared: the folder that every
-machine sees), SKDTUNE_PYTHON (python3), and any of Ray's own RAY_ variables.
+machine sees), SKDTUNE_LOCAL (/tmp: a folder of this machine alone), SKDTUNE_PYTHON (python3),
+SKDTUNE_WITHOUT_RAY (none: what a worker calls when no Ray has run on it for 15 minutes), and any of
+Ray's own RAY_ variables.
 TEXT
 }
 
@@ -23,15 +26,26 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CHECKOUT=$(cd "$HERE/../.." && pwd)
 VENV=${SKDTUNE_VENV:-$HOME/skdtune-venv}
 SHARED=${SKDTUNE_SHARED:-/shared}
+LOCAL=${SKDTUNE_LOCAL:-/tmp}
 LAUNCHER_CONFIG=$HOME/ray_bootstrap_config.yaml # Ray's launcher puts both on the head, nowhere else
 LAUNCHER_KEY=$HOME/ray_bootstrap_key.pem
-MLFLOW_FILES=$HOME/.skdtune-mlflow # .lock and .pid of the server that `head` keeps running
-MLFLOW_LOG=$HOME/skdtune-mlflow.log
+# Not in the home, which may be that of many machines. Each folder is its own lock.
+MLFLOW=$LOCAL/skdtune-mlflow-$EUID # log and pid of the server that `head` keeps running
+WATCH=$LOCAL/skdtune-watch-$EUID   # log of what watches a rented worker
 
 refuse() {
   echo "node.sh: $*" >&2
   exit 2
 }
+
+# own_folder FOLDER: this user's alone, whoever else may write beside it. The folder itself is what is
+# locked: systemd, which empties /tmp of old files, spares a locked one.
+own_folder() {
+  mkdir -m 700 "$1" 2>/dev/null || true
+  is_own "$1" || refuse "$1 is not a folder of yours"
+}
+
+is_own() { [[ -d $1 && -O $1 && ! -L $1 ]]; }
 
 # ------------------------------------------------------------------------------------ install
 
@@ -85,7 +99,8 @@ start_head() {
   remember MLFLOW_TRACKING_URI http://127.0.0.1:5000
   export MLFLOW_TRACKING_URI=http://127.0.0.1:5000 # what `ray job submit` starts has it from here
   if ! mlflow_answers; then
-    setsid bash "$HERE/node.sh" keep-mlflow </dev/null >>"$MLFLOW_LOG" 2>&1 &
+    own_folder "$MLFLOW"
+    setsid bash "$HERE/node.sh" keep-mlflow </dev/null >>"$MLFLOW/log" 2>&1 &
   fi
   ray start --head --port=6379 --num-cpus=0 --dashboard-host=127.0.0.1 \
     --object-store-memory=1000000000 --disable-usage-stats "${autoscaling[@]}" "$@"
@@ -96,8 +111,30 @@ start_worker() {
   need_token
   [[ -n ${RAY_HEAD_IP:-} ]] || refuse "RAY_HEAD_IP, the head's address, is not set"
   set_environment
+  if [[ -n ${SKDTUNE_WITHOUT_RAY:-} ]]; then
+    own_folder "$WATCH"
+    setsid bash "$HERE/node.sh" watch </dev/null >>"$WATCH/log" 2>&1 &
+  fi
   end_ray
   ray start --address="$RAY_HEAD_IP:6379" --object-store-memory=1000000000 --disable-usage-stats "$@"
+}
+
+# Only the head ends machines that are rented, and it may be lost: its workers' Ray ends within a
+# minute then. Looks are counted, not seconds, since a clock may be set.
+watch_for_ray() {
+  local missed=0
+  exec 9<"$WATCH"
+  flock -n 9 || exit 0 # one is enough
+  while true; do
+    sleep "${SKDTUNE_LOOK_S:-60}" 9<&-
+    missed=$((missed + 1))
+    if pgrep -x raylet >/dev/null; then missed=0; fi
+    if ((missed >= 15)); then
+      echo "node.sh: no Ray on this machine for 15 looks: $SKDTUNE_WITHOUT_RAY"
+      bash -c "$SKDTUNE_WITHOUT_RAY" 9<&- || true
+      missed=0
+    fi
+  done
 }
 
 # Whoever reaches Ray's ports may run anything: without a token nothing is started.
@@ -138,7 +175,7 @@ end_ray() {
 # -------------------------------------------------------------------------------------- MLflow
 
 serve_mlflow() {
-  mkdir -p "$SHARED/mlflow"
+  wait_for_database
   export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true
   exec mlflow server --host 127.0.0.1 --port 5000 \
     --backend-store-uri "sqlite:///$SHARED/mlflow/mlflow.db" \
@@ -146,11 +183,30 @@ serve_mlflow() {
     --allowed-hosts "localhost:*,127.0.0.1:*" "$@"
 }
 
+# Two servers on one SQLite file harm it: a second one, of another cluster on the same folder, waits
+# for the first. The server's processes hold the lock as long as one lives.
+wait_for_database() {
+  local lock=$SHARED/mlflow/lock told=no why
+  mkdir -p "$SHARED/mlflow"
+  exec 8>>"$lock"
+  until why=$(flock -n 8 2>&1); do
+    if [[ $told == no ]]; then
+      echo "node.sh: MLflow waits: ${why:-its database is in use on $(tail -n 1 "$lock")}" \
+        "(if nothing uses it any more, delete $lock)" >&2
+      told=yes
+    fi
+    sleep 5
+    exec 8>>"$lock" # it may have been deleted
+  done
+  uname -n >&8
+}
+
 # One server, started again when it crashes. Its processes hold the lock as long as one lives.
 keep_mlflow() {
-  exec 9>>"$MLFLOW_FILES.lock"
+  exec 9<"$MLFLOW"
   flock -n 9 || exit 0
-  echo $$ >"$MLFLOW_FILES.pid"
+  echo $$ >"$MLFLOW/pid"
+  : >"$MLFLOW/log" # what has waited once may not wait now
   while true; do
     bash "$HERE/node.sh" mlflow || true
     echo "node.sh: MLflow ended; starting it again in 5 s"
@@ -169,16 +225,16 @@ mlflow_answers() (
 # A search runs without MLflow too, so a slow one is told and not waited for without end.
 wait_for_mlflow() {
   for _ in {1..60}; do
-    if mlflow_answers; then return; fi
+    if mlflow_answers || grep -s '^node.sh: MLflow waits' "$MLFLOW/log" >&2; then return; fi
     sleep 1
   done
-  echo "node.sh: MLflow does not answer yet; see $MLFLOW_LOG" >&2
+  echo "node.sh: MLflow does not answer yet; see $MLFLOW/log" >&2
 }
 
 stop_mlflow() {
-  if [[ ! -e $MLFLOW_FILES.lock ]] || flock -n "$MLFLOW_FILES.lock" true; then return; fi
-  kill -TERM -- "-$(<"$MLFLOW_FILES.pid")" || true
-  flock -w 10 "$MLFLOW_FILES.lock" true || kill -KILL -- "-$(<"$MLFLOW_FILES.pid")" || true
+  if ! is_own "$MLFLOW" || flock -n "$MLFLOW" true; then return; fi
+  kill -TERM -- "-$(<"$MLFLOW/pid")" || true
+  flock -w 10 "$MLFLOW" true || kill -KILL -- "-$(<"$MLFLOW/pid")" || true
 }
 
 # ---------------------------------------------------------------------------------------- stop
@@ -239,6 +295,7 @@ case $command in
   worker) start_worker "$@" ;;
   mlflow) serve_mlflow "$@" ;;
   keep-mlflow) keep_mlflow ;;
+  watch) watch_for_ray ;;
   stop) stop_all ;;
   leave) leave ;;
   -h | --help | help) usage ;;

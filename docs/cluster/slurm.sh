@@ -14,6 +14,8 @@
 #SBATCH --time=12:00:00  # change: what your queue allows
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
+#SBATCH --mem=0  # all of a machine's memory; else many queues give a part
+#SBATCH --no-kill  # a lost worker is not the end of the job
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@180
@@ -40,15 +42,17 @@ trap finish EXIT
 
 bash "$node_sh" head --node-ip-address="$RAY_HEAD_IP" --num-cpus="$SLURM_CPUS_PER_TASK"
 if ((others > 0)); then
-  srun --nodes="$others" --ntasks="$others" --cpus-per-task="$SLURM_CPUS_PER_TASK" --exclude="$first" \
-    bash "$node_sh" worker --block --num-cpus="$SLURM_CPUS_PER_TASK" &
+  srun --no-kill --nodes="$others" --ntasks="$others" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    --exclude="$first" bash "$node_sh" worker --block --num-cpus="$SLURM_CPUS_PER_TASK" &
   workers=$!
 fi
 
-resume=() # what is there already is gone on with
+resume=() # a study that is there already is gone on with
 previous=
 for argument in "$@"; do
-  if [[ $previous == --storage && -d $argument ]]; then resume=(--resume); fi
+  if [[ $argument == --storage=* || $previous == --storage ]]; then
+    if [[ -f ${argument#--storage=}/study.json ]]; then resume=(--resume); else resume=(); fi
+  fi
   previous=$argument
 done
 python -m skdtune.search "$@" --address auto "${resume[@]}" &

@@ -55,6 +55,8 @@ def _commands(config: dict) -> list[str]:
 def test_the_files_are_found() -> None:
     assert {path.name for path in SCRIPTS} == {"node.sh", "down.sh", "slurm.sh"}
     assert [path.name for path in KUBERNETES] == ["kuberay-cluster.yaml", "kuberay-job.yaml"]
+    readme = (FOLDER / "README.md").read_text()
+    assert all(f"`{path.name}`" in readme for path in (*FOLDER.glob("*.yaml"), *SCRIPTS))
 
 
 @launcher_files
@@ -121,6 +123,14 @@ def test_google_knows_every_key_of_a_machine() -> None:
         check(kind["node_config"], {"$ref": "Instance"}, name)
 
 
+def test_a_disk_on_google_cloud_is_one_that_gpu_machines_take() -> None:
+    config = _launcher("gcp")
+    zone = config["provider"]["availability_zone"]
+    for kind in config["available_node_types"].values():
+        (disk,) = kind["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+
+
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
 def test_a_cheap_head_and_spot_workers_with_a_fallback(provider: str) -> None:
     config = _launcher(provider)
@@ -133,6 +143,22 @@ def test_a_cheap_head_and_spot_workers_with_a_fallback(provider: str) -> None:
     assert [name for name, kind in kinds.items() if "spot" in str(kind).lower()] == ["spot"]
     assert config["idle_timeout_minutes"] == 15
     assert config["max_workers"] <= config["upscaling_speed"]
+
+
+@launcher_files
+def test_rented_workers_end_themselves_without_a_head(provider: str) -> None:
+    config = _launcher(provider)
+    (start,) = config["worker_start_ray_commands"]
+    prefix = "" if provider == "local" else "SKDTUNE_WITHOUT_RAY='sudo shutdown -h now' "
+    assert start == f"{prefix}{NODE} worker"
+    assert "SKDTUNE_WITHOUT_RAY" not in "".join(config["head_start_ray_commands"])
+    if provider == "aws":  # a shutdown would stop the machine, and its disk would go on costing
+        kinds = config["available_node_types"]
+        ends = [k for k in kinds if "InstanceInitiatedShutdownBehavior" in kinds[k]["node_config"]]
+        assert ends == ["spot", "on_demand"]
+        for name in ends:
+            asked = kinds[name]["node_config"]["InstanceInitiatedShutdownBehavior"]
+            assert asked == "terminate"
 
 
 def test_machines_on_aws_are_closed() -> None:
@@ -148,10 +174,9 @@ def test_machines_on_aws_are_closed() -> None:
 @launcher_files
 def test_the_launcher_files_are_one_content(provider: str) -> None:
     config, aws = _launcher(provider), _launcher("aws")
-    for key in ("file_mounts", "rsync_exclude", "setup_commands", "worker_start_ray_commands"):
+    for key in ("file_mounts", "rsync_exclude", "setup_commands"):
         assert config[key] == aws[key], key
     assert config["setup_commands"] == [f"{NODE} install"]
-    assert config["worker_start_ray_commands"] == [f"{NODE} worker"]
     (start,) = config["head_start_ray_commands"]
     assert start.endswith(f"; {NODE} head")
     # the first autoscaler where the second one loses workers, and nowhere else
@@ -179,6 +204,21 @@ def test_the_mounts_are_what_an_installation_needs() -> None:
     assert needed | {"docs/cluster"} == set(mounts.values())
     copied = re.findall(r"^COPY --chown=ray (.*) \S+$", (FOLDER / "Dockerfile").read_text(), re.M)
     assert set(mounts.values()) == {path for line in copied for path in line.split()}
+
+
+def test_the_readme_names_the_driver_that_the_locked_torch_needs() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert re.search(r"^cuda-toolkit==(\d+)\.", lock, re.M)[1] == "13", (
+        "another CUDA, another driver"
+    )
+    readme = (FOLDER / "README.md").read_text()
+    assert "NVIDIA driver 580 or newer" in readme
+    assert "built for CUDA 13." in readme
+
+
+def test_the_readme_names_the_right_to_give_workers_a_role() -> None:
+    """Ray's own role for the head has it not for a role of the user's."""
+    assert "iam:PassRole" in (FOLDER / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -218,6 +258,8 @@ def test_the_head_listens_on_loopback_and_asks_for_the_token() -> None:
 
 def test_slurm_and_the_image_call_the_same_script() -> None:
     slurm = (FOLDER / "slurm.sh").read_text()
+    for path in (FOLDER / "slurm.sh", *KUBERNETES):  # these end their machines themselves
+        assert "SKDTUNE_WITHOUT_RAY" not in path.read_text()
     assert re.findall(r'bash "\$node_sh" (\w+)', slurm) == ["leave", "head", "worker"]
     assert 'python -m skdtune.search "$@" --address auto' in slurm
     assert "RUN bash docs/cluster/node.sh install" in (FOLDER / "Dockerfile").read_text()

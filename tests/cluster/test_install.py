@@ -20,7 +20,7 @@ def shell(home: Path, command: str) -> subprocess.CompletedProcess:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SKDTUNE_")}
     return subprocess.run(
         ["bash", "--login", "-c", "-i", f"source ~/.bashrc; {command}"],
-        env={**kept, "HOME": str(home)},
+        env={**kept, "HOME": str(home), "SKDTUNE_LOCAL": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "cluster"
 KUBERNETES = sorted(FOLDER.glob("kuberay-*.yaml"))
+CLAIM = FOLDER / "kubernetes-claim.yaml"
 KUBERAY = Path(__file__).with_name("kuberay.yaml")
 VERSION = "1.33"  # of Kubernetes
 manifests = pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
@@ -45,19 +46,32 @@ def _check_template(template: dict) -> None:
 def test_ray_resources_have_the_fields_of_kuberay(path: Path) -> None:
     schema = yaml.safe_load(KUBERAY.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    kinds = [kind for kind in _manifests(path) if kind.startswith("Ray")]
-    assert kinds == ["RayCluster" if "cluster" in path.name else "RayJob"]
-    jsonschema.validate(_manifests(path)[kinds[0]], schema)
+    (kind,) = _manifests(path)  # nothing else that a deletion of the file would take along
+    assert kind == ("RayCluster" if "cluster" in path.name else "RayJob")
+    jsonschema.validate(_manifests(path)[kind], schema)
     assert _ray_cluster(path)["authOptions"] == {"mode": "token"}
 
 
 @manifests
 def test_the_rest_is_valid_kubernetes(path: Path) -> None:
-    for kind, manifest in _manifests(path).items():
-        if not kind.startswith("Ray"):
-            kubernetes_validate.validate(manifest, VERSION, strict=True)
     for group in _groups(path):
         _check_template(group["template"])
+
+
+def test_the_studies_are_in_a_file_of_their_own() -> None:
+    (kind,) = claims = _manifests(CLAIM)
+    assert kind == "PersistentVolumeClaim"
+    kubernetes_validate.validate(claims[kind], VERSION, strict=True)
+    assert claims[kind]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert CLAIM.read_text().count("# change: ") == 1
+    wanted = {"persistentVolumeClaim": {"claimName": claims[kind]["metadata"]["name"]}}
+    for path in KUBERNETES:
+        for group in _groups(path):
+            assert {"name": "shared", **wanted} in group["template"]["spec"]["volumes"]
+    readme = (FOLDER / "README.md").read_text()
+    name = _manifests(KUBERNETES[0])["RayCluster"]["metadata"]["name"]
+    assert f"kubectl delete raycluster {name}" in readme
+    assert "kubectl delete -f" not in readme
 
 
 def test_a_wrong_field_would_be_found() -> None:
@@ -82,6 +96,16 @@ def test_every_container_has_the_shared_folder(path: Path) -> None:
             assert "/shared" in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
+def test_a_container_finds_the_driver_and_owns_its_checkout() -> None:
+    image = (FOLDER / "Dockerfile").read_text().replace("\\\n", "")
+    environment, user, checkout = (
+        re.search(rf"^{word} (.*)$", image, re.M) for word in ("ENV", "USER", "WORKDIR")
+    )
+    assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64" in environment[1].split()
+    assert f"install -d -o ray -g ray {checkout[1]}\n" in image[: user.start()]
+    assert user.start() < checkout.start()
+
+
 def test_kubernetes_and_the_machines_do_the_same() -> None:
     node = (FOLDER / "node.sh").read_text()
     locked = re.search(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)[1]
@@ -99,6 +123,11 @@ def test_kubernetes_and_the_machines_do_the_same() -> None:
         for container in (ray, *worker["template"]["spec"]["containers"]):
             given = {entry["name"]: entry["value"] for entry in container["env"]}
             assert given == {**defaults, "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+        for size in worker["template"]["spec"]["containers"][0]["resources"].values():
+            # fits on a machine of 8 CPUs and 32 GB beside what Kubernetes keeps: there some 28 Gi
+            # and 7.9 CPUs are left, less what runs on every machine
+            assert int(size["cpu"]) <= 6
+            assert int(size["memory"].removesuffix("Gi")) <= 24
         keys = {entry["key"] for entry in worker["template"]["spec"]["tolerations"]}
         assert {"nvidia.com/gpu", *worker["template"]["spec"]["nodeSelector"]} == keys
     first, second = (_ray_cluster(path) for path in KUBERNETES)

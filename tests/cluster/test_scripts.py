@@ -29,10 +29,10 @@ def test_the_scripts_are_sound(path: Path) -> None:
 
 def _run(script: str, *arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess:
     """A script with a home of its own, without Ray's variables and this environment's programs."""
-    environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", **variables}
+    own = {"HOME": str(home), "SKDTUNE_LOCAL": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     return subprocess.run(
         ["bash", FOLDER / script, *arguments],
-        env=environment,
+        env={**own, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -133,7 +133,9 @@ def tools(tmp_path: Path) -> Path:
     return folder
 
 
-def _with_tools(tools: Path, command: str, *arguments: str) -> subprocess.CompletedProcess:
+def _with_tools(
+    tools: Path, command: str, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess:
     return _run(
         "node.sh",
         command,
@@ -144,6 +146,7 @@ def _with_tools(tools: Path, command: str, *arguments: str) -> subprocess.Comple
         RAY_AUTH_TOKEN="x",
         RAY_HEAD_IP="10.0.0.1",
         OMP_NUM_THREADS="1",
+        **variables,
     )
 
 
@@ -155,31 +158,63 @@ def test_a_worker_joins_the_head_with_the_token(tools: Path) -> None:
     assert start.endswith(" --num-gpus=1")
 
 
+def test_a_rented_worker_ends_itself_when_ray_is_gone(tools: Path) -> None:
+    """After fifteen looks in a row that find no raylet, by one watchdog, which outlives the shell
+    that started it; a raylet that is back in time is enough."""
+    home = tools.parent
+    looks = home / "looks"
+    look = 'echo "$PPID $*" >>~/looks; [ ! -e ~/lost ] && [ $(($(wc -l <~/looks) % 15)) = 0 ]'
+    (tools / "pgrep").write_text(f"#!/bin/sh\n{look}\n")
+    end = {"SKDTUNE_WITHOUT_RAY": "echo ended >>~/ended", "SKDTUNE_LOOK_S": "0.01"}
+
+    def looked(times: int) -> None:
+        wait_for(
+            lambda: looks.exists() and len(looks.read_text().splitlines()) >= times, 30, "looks"
+        )
+
+    assert _with_tools(tools, "worker").returncode == 1  # not rented; this ray is none
+    assert not list(home.glob("skdtune-watch-*"))
+    try:
+        for _ in range(2):
+            assert _with_tools(tools, "worker", **end).returncode == 1
+        looked(50)
+        assert not (home / "ended").exists()
+        (home / "lost").touch()
+        wait_for((home / "ended").exists, 30, "the machine to end itself")
+    finally:
+        watchdogs = {line.partition(" ")[0] for line in looks.read_text().splitlines()}
+        for process in watchdogs:
+            os.kill(int(process), signal.SIGKILL)
+    assert len(watchdogs) == 1
+    assert {line.partition(" ")[2] for line in looks.read_text().splitlines()} == {"-x raylet"}
+    (folder,) = home.glob("skdtune-watch-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_another_has_put_there_is_refused(tools: Path) -> None:
+    """/tmp is everybody's."""
+    (tools.parent / f"skdtune-watch-{os.geteuid()}").symlink_to(tools)
+    ended = _with_tools(tools, "worker", SKDTUNE_WITHOUT_RAY="true")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("is not a folder of yours\n")
+    assert not (tools.parent / "ray.calls").exists()
+
+
 @pytest.mark.slow
 def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
     """It is started once, again when it dies, and ended by `leave` with all its processes."""
-    with socket.socket() as knock:
-        if knock.connect_ex(("127.0.0.1", 5000)) == 0:
-            pytest.skip("something listens on port 5000 already")
+    _need_port_5000()
     home = tools.parent
     (home / "ray_bootstrap_config.yaml").write_text("{}")
-
-    def servers(count: int) -> list[int]:
-        started = home / "mlflow.calls"
-        wait_for(
-            lambda: started.exists() and len(started.read_text().split()) == count, 15, "MLflow"
-        )
-        return [int(process) for process in started.read_text().split()]
-
     try:
         for _ in range(2):
             assert _with_tools(tools, "head", "--num-cpus=2").returncode == 1  # this ray is none
-        (first,) = servers(1)
+        (first,) = _servers(home, 1)
         start = (home / "ray.calls").read_text().splitlines()[-1]
         assert start.endswith(f"--autoscaling-config={home}/ray_bootstrap_config.yaml --num-cpus=2")
         assert "MLFLOW_TRACKING_URI=http://127.0.0.1:5000" in (home / ".bashrc").read_text()
         os.kill(first, signal.SIGKILL)
-        _, second = servers(2)
+        _, second = _servers(home, 2)
         assert title(second)
     finally:
         left = _with_tools(tools, "leave")
@@ -187,6 +222,53 @@ def test_one_mlflow_server_survives_the_head_and_a_crash(tools: Path) -> None:
     assert (home / "ray.calls").read_text().splitlines()[-1].endswith(" stop --force")
     wait_for(lambda: not title(second), 10, "MLflow to end")  # at most a zombie of its parent's
     assert _with_tools(tools, "leave").returncode == 0
+
+
+@pytest.mark.slow
+def test_two_machines_with_one_home_have_one_mlflow_between_them(tools: Path) -> None:
+    """The second says what it waits for, leaves the first alone, and takes its place."""
+    _need_port_5000()
+    home = tools.parent
+    lock = home / "shared" / "mlflow" / "lock"
+    here = [{"SKDTUNE_LOCAL": str(home / name)} for name in ("machine1", "machine2")]
+    for machine in here:
+        Path(machine["SKDTUNE_LOCAL"]).mkdir()
+    assert _with_tools(tools, "head", **here[0]).returncode == 1
+    try:
+        (first,) = _servers(home, 1)
+        (tools / "ray").write_text("#!/bin/sh\n")
+        second = _with_tools(tools, "head", **here[1])
+        assert second.returncode == 0
+        assert second.stderr == (
+            f"node.sh: MLflow waits: its database is in use on {os.uname().nodename} "
+            f"(if nothing uses it any more, delete {lock})\n"
+        )
+        (local,) = (home / "machine2").iterdir()
+        assert local.stat().st_mode & 0o777 == 0o700
+        assert (local / "log").read_text() == second.stderr
+        assert _with_tools(tools, "leave", **here[1]).returncode == 0
+        assert title(first), "another machine's server was ended"
+        assert _with_tools(tools, "head", **here[1]).returncode == 0
+        assert _with_tools(tools, "leave", **here[0]).returncode == 0
+        assert _servers(home, 2)[0] == first
+    finally:
+        for machine in here:
+            _with_tools(tools, "leave", **machine)
+    assert not list(home.glob(".skdtune*"))
+
+
+def _need_port_5000() -> None:
+    with socket.socket() as knock:
+        if knock.connect_ex(("127.0.0.1", 5000)) == 0:
+            pytest.skip("something listens on port 5000 already")
+
+
+def _servers(home: Path, count: int) -> list[int]:
+    """The processes of the MLflow servers that have been started so far, as soon as there are as
+    many."""
+    started = home / "mlflow.calls"
+    wait_for(lambda: started.exists() and len(started.read_text().split()) == count, 15, "MLflow")
+    return [int(process) for process in started.read_text().split()]
 
 
 def test_stop_ends_the_workers_before_the_head(tools: Path) -> None:

@@ -1,14 +1,17 @@
-"""Ray's own node providers behind a look for the token: what `provider.module` of a cluster file
-names, for `ray up` on a person's machine."""
+"""Ray's own node providers behind a look for the token, and with a fallback for spot machines: what
+`provider.module` of a cluster file names, on a person's machine and on the head."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
-from ray.autoscaler._private.providers import _get_node_provider, _get_node_provider_cls
+from ray.autoscaler._private.providers import _get_node_provider_cls
 from ray.autoscaler._private.util import prepare_config
 from ray.autoscaler.node_provider import NodeProvider
+
+from skdtune import spot
 
 _TOKEN = Path(".ray", "auth_token")  # below the home; Ray's own place for it
 # what Ray gives a file of an external provider that names no kinds of machines
@@ -16,18 +19,21 @@ _PLACEHOLDERS = {"head_node_type": "ray.head.default", "head_node": {}, "worker_
 
 
 class _Guarded(NodeProvider):
-    """Becomes Ray's provider `kind` as soon as Ray asks for it: everything that follows, on the
-    head too, has a config of that type.
+    """Becomes Ray's provider `kind`, with `additions` to it, as soon as Ray asks for one.
 
     Ray reads nothing that a cluster file mounts before there is a head, so without a token `ray up`
     would start one in the cloud and end with a traceback. An external provider is the one thing of
-    a file that is called earlier."""
+    a file that is called earlier, and the one way into the autoscaler on the head."""
 
     kind: ClassVar[str]
+    additions: ClassVar[tuple[type[NodeProvider], ...]] = ()
 
     def __new__(cls, provider_config: dict[str, Any], cluster_name: str) -> NodeProvider:
-        """Ray's own, for those of its commands that look at the file alone."""
-        return _get_node_provider(_provider(cls.kind, provider_config), cluster_name)
+        # Every few seconds Ray would tell that it drops fields that it puts in itself.
+        logging.getLogger("ray.autoscaler._private.util").setLevel(logging.ERROR)
+        config = _provider(cls.kind, provider_config)
+        own = _get_node_provider_cls(config)
+        return type(own.__name__, (*cls.additions, own), {})(config, cluster_name)
 
     @classmethod
     def fillout_available_node_types_resources(cls, cluster_config: dict[str, Any]) -> dict:
@@ -45,18 +51,26 @@ class _Guarded(NodeProvider):
         own = _get_node_provider_cls(cluster_config["provider"])
         return own.fillout_available_node_types_resources(cluster_config)
 
-    @staticmethod
-    def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """What the provider makes of it: a key, a subnet, an image."""
-        return _get_node_provider_cls(cluster_config["provider"]).bootstrap_config(cluster_config)
+    @classmethod
+    def bootstrap_config(cls, cluster_config: dict[str, Any]) -> dict[str, Any]:
+        """What the provider makes of it: a key, a subnet, an image. Where there are additions the
+        result names this class again: it is what the head gets."""
+        own = _get_node_provider_cls(cluster_config["provider"])
+        config = own.bootstrap_config(cluster_config)
+        if cls.additions:
+            module = f"{cls.__module__}.{cls.__name__}"
+            config["provider"] |= {"type": "external", "module": module}
+        return config
 
 
 class AWS(_Guarded):
     kind = "aws"
+    additions = (spot.AWS,)
 
 
 class GCP(_Guarded):
     kind = "gcp"
+    additions = (spot.GCP,)
 
 
 class Local(_Guarded):

@@ -20,6 +20,9 @@ from trainables.storage import Folder
 
 _LISTEN_S = 0.5
 _PATIENCE_S = 600.0  # a node may have a data set to download
+_REMIND_EVERY_S = 300.0
+_GIVE_UP_S = 3600.0  # what the autoscaler cannot get or set up it tries again for ever, at a price
+_WHY = "why, say `ray status` and, on the head, /tmp/ray/session_latest/logs/monitor*"
 
 
 def prepare(
@@ -60,7 +63,8 @@ def prepare(
 
 def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:
     """Returns when a node is there that has room for a trial; asks the autoscaler for one, and
-    says so. Errors: Stopped when a signal comes first."""
+    says so, now and then again. Errors: Stopped when a signal comes first; ConfigError when no
+    node comes."""
     if any(capacity.room(asked, node) for node in capacity.offered()):
         return
     say(
@@ -68,8 +72,17 @@ def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:
         "waiting for the autoscaler to add one"
     )
     task = ray.remote(_nothing).options(num_cpus=asked.cpu, num_gpus=asked.gpu).remote()
+    began = told = time.monotonic()
     while not ray.wait([task], timeout=_LISTEN_S)[0]:
         signals.check()
+        now = time.monotonic()
+        waited = f"{(now - began) / 60:.0f} minutes"
+        if now - began >= _GIVE_UP_S:
+            problem = f"none that has room for a trial has come in {waited}; {_WHY}"
+            raise ConfigError("the cluster's nodes", [problem])
+        if now - told >= _REMIND_EVERY_S:
+            told = now
+            say(f"still waiting for a node, {waited} now; {_WHY}")
 
 
 def _check(

@@ -1,6 +1,8 @@
 """What is wrong with a node, from what it answers; a node that is asked, in a Ray of one node."""
 
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import ray
@@ -79,6 +81,41 @@ def one_node():
 
 def check(config: dict, fingerprint: str, folder: Folder, asked: Resources) -> None:
     nodes._check(partial(Inspection, config, fingerprint, folder, asked), folder, ray.nodes())
+
+
+@pytest.fixture
+def empty_cluster(monkeypatch) -> list[float]:
+    """No node has room, and time flies. What a test puts into the list is when a node comes."""
+    comes_after: list[float] = []
+    clock = [0.0]
+
+    def wait(tasks, timeout):
+        clock[0] += timeout
+        return (tasks if any(clock[0] > after for after in comes_after) else []), []
+
+    monkeypatch.setattr(nodes.capacity, "offered", lambda: [{"cpu": 0.0, "gpu": 0.0}])
+    monkeypatch.setattr(nodes.ray, "remote", MagicMock())
+    monkeypatch.setattr(nodes.ray, "wait", wait)
+    monkeypatch.setattr(nodes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    return comes_after
+
+
+def test_who_waits_for_a_node_hears_of_it_and_of_where_to_look(empty_cluster):
+    empty_cluster.append(1000.0)
+    said = []
+    nodes._wait_for_room(Resources(cpu=1), said.append)
+    assert "waiting for the autoscaler" in said.pop(0)
+    assert [line.partition(";")[0] for line in said] == [
+        f"still waiting for a node, {minutes} minutes now" for minutes in (5, 10, 15)
+    ]
+    assert all("`ray status`" in line and "logs/monitor" in line for line in said)
+
+
+def test_a_node_that_never_comes_is_waited_for_an_hour(empty_cluster):
+    said = []
+    with pytest.raises(ConfigError, match=r"come in 60 minutes; .*`ray status`.*logs/monitor"):
+        nodes._wait_for_room(Resources(cpu=1), said.append)
+    assert len(said) == 1 + 11
 
 
 @pytest.mark.slow

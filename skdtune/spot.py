@@ -32,7 +32,10 @@ class _Spot(NodeProvider):
         try:
             while (left := count - len(made)) > 0:  # a cloud may give fewer than it is asked for
                 asked = 1 if self._one_by_one else left
-                made |= super().create_node(node_config, {**tags, _TAG: "spot"}, asked)
+                given = super().create_node(node_config, {**tags, _TAG: "spot"}, asked)
+                if not given:  # nor refused: the autoscaler asks again
+                    break
+                made |= given
                 spot = len(made)
         except Exception as error:
             if not self._is_refusal(error):

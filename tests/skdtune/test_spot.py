@@ -19,6 +19,7 @@ from ray.autoscaler._private.loader import load_function_or_class
 from ray.autoscaler._private.node_launcher import BaseNodeLauncher
 from ray.autoscaler._private.providers import _get_node_provider
 from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler.node_provider import NodeProvider
 from ray.autoscaler.v2.instance_manager.config import FileConfigReader
 from ray.autoscaler.v2.instance_manager.instance_manager import InstanceManager
 from ray.autoscaler.v2.instance_manager.instance_storage import InstanceStorage
@@ -35,6 +36,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated import autoscaler_pb2 as messages
 
+from skdtune import spot
 from tests.skdtune.clouds import HEAD, Amazon, Cloud, Google
 
 ROOT = Path(__file__).parents[2]
@@ -172,3 +174,16 @@ def test_a_machine_that_is_not_spot_is_left_to_ray(setup: SimpleNamespace) -> No
     _create(setup, 1, kind="head")
     assert setup.cloud.made == ["plain"]
     assert _bought(setup.cloud) == [None]
+
+
+def test_a_cloud_that_neither_gives_nor_refuses_is_asked_once() -> None:
+    asked = []
+
+    class Silent(NodeProvider):
+        def create_node(self, node_config, tags, count):
+            asked.append(count)
+            return {}
+
+    provider = type("Silent", (spot.AWS, Silent), {})({}, "a cluster")
+    assert provider.create_node({"InstanceMarketOptions": {"MarketType": "spot"}}, {}, 4) == {}
+    assert asked == [4]

@@ -8,6 +8,7 @@ from skdtune import records
 from skdtune.errors import ConfigError
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import Record, Study
+from skdtune.settings import LOWER_IS_BETTER
 from trainables import sections
 from trainables.sections import Problem
 
@@ -83,8 +84,10 @@ def key(name: str, index: int) -> str:
 
 
 def gains(study: Study, metric: str) -> dict[str, tuple[Estimate, Estimate]]:
-    """By name what each compared config has come to, and the config's gain over it: differences
-    of runs of the same seed, which share the order of images and what weights they can."""
+    """By name what each compared config has come to, and the config's gain over it, positive where
+    the config is better: differences of runs of the same seed, which share the order of images and
+    what weights they can. Both are of the seeds that have finished on both sides; one with no such
+    pair is left out."""
     values: dict[str, list[float]] = {}
     differences: dict[str, list[float]] = {}
     for record in study.records.values():
@@ -94,5 +97,11 @@ def gains(study: Study, metric: str) -> dict[str, tuple[Estimate, Estimate]]:
             continue
         if {record.status, own.status} == {records.FINISHED} and record.seed == own.seed:
             values.setdefault(name, []).append(record.last[metric])
-            differences.setdefault(name, []).append(own.last[metric] - record.last[metric])
+            gain = ahead(metric, own.last[metric], record.last[metric])
+            differences.setdefault(name, []).append(gain)
     return {name: (estimate(values[name]), estimate(differences[name])) for name in values}
+
+
+def ahead(metric: str, score: float, other: float) -> float:
+    """How much better the score is than the other, in the metric's own direction."""
+    return other - score if metric in LOWER_IS_BETTER else score - other

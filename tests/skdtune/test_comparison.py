@@ -12,6 +12,7 @@ from skdtune.records import Study, Writer
 from skdtune.strict_yaml import Document
 from tests.skdtune import builders
 from tests.skdtune.test_final import CONFIG
+from trainables.metrics import TEST, score_names
 from trainables.storage import Folder
 
 PLAIN = {"method": {"name": "label_smoothing"}}
@@ -136,6 +137,19 @@ def test_the_gain_is_that_of_the_same_seeds(tmp_path: Path) -> None:
     assert gain.values == pytest.approx([0.05, 0.2])
     # Student's t with one degree of freedom, by hand: 12.7062 * (0.15 / sqrt 2) / sqrt 2
     assert gain.half_width == pytest.approx(12.7062 * 0.075, rel=1e-4)
+
+
+def test_a_gain_is_positive_where_the_config_is_better_in_every_score() -> None:
+    study = Study("x", "training", {"trial": CONFIG}, "best")
+    final.add_seeds(study, CONFIG, 1, {"baseline": {**CONFIG, **PLAIN}})
+    good = {"test/accuracy": 0.9, "test/top5": 1.0, "test/loss": 0.25, "test/ece": 0.125}
+    bad = {"test/accuracy": 0.4, "test/top5": 0.5, "test/loss": 0.75, "test/ece": 0.625}
+    for key, scores in (("seed-0", good), ("baseline-0", bad)):
+        record = study.records[key]
+        record.status, record.epochs = records.FINISHED, [scores]
+    assert set(good) == set(score_names(TEST))
+    for name in good:
+        assert comparison.gains(study, name)["baseline"][1].values == [0.5], name
 
 
 def test_a_training_compares_and_keeps_models_of_its_seeds_alone(tmp_path: Path) -> None:

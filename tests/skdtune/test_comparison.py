@@ -99,21 +99,6 @@ def test_another_config_under_a_name_that_was_trained_is_refused() -> None:
     assert final.add_seeds(study, CONFIG, 1), "without it the training goes on"
 
 
-def test_a_teacher_comes_before_the_first_that_it_teaches_and_fails_for_those_alone(
-    tmp_path: Path,
-) -> None:
-    study = Study("tiny", "training", {"trial": CONFIG}, "best", folder=Folder(tmp_path))
-    taught = {**CONFIG, "method": {"name": "tf_kd_self"}}
-    chosen = final.add_seeds(study, CONFIG, 1, {"taught": taught, "plain": {**CONFIG, **PLAIN}})
-    assert [record.key for record in chosen] == ["seed-0", "teacher", "taught-0", "plain-0"]
-    study.records["teacher"].config["optim"] = {"lr": 1e30}
-    study.save()
-    writer = Writer(study)
-    final.train(study, chosen, final.Desk(study, writer, lambda line: None))
-    writer.close()
-    assert [record.status for record in chosen] == ["finished", "diverged", "pending", "finished"]
-
-
 def test_parts_that_do_not_fit_together_are_told_before_anything_trains() -> None:
     staged = {**CONFIG, "model": {"name": "resnet18"}, "method": {"name": "drg_dsr", "stage": 4}}
     compare = {"small": {"model": {"name": "small_cnn"}}}

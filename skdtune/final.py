@@ -1,38 +1,17 @@
 """Final training: one config at full length over several seeds, scored once on the test set."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
-from skdtune import comparison, final_run, records, signals, teachers
+from skdtune import comparison, conclusion, final_run, records, signals, teachers
 from skdtune.artifacts import RESULT
 from skdtune.errors import ConfigError
-from skdtune.estimate import Estimate, estimate
 from skdtune.records import Record, Study, Writer
 from trainables import metrics
-from trainables.metrics import TEST, score_names
 
 _LINE_EVERY_S = 10.0
 _LOST = (records.DIVERGED, records.FAILED)  # of a teacher: it teaches nobody
-
-
-def results(study: Study) -> dict[str, Estimate]:
-    """The estimate of every test score over the seeds that finished; empty before the first."""
-    finished = [record.last for record in finished_seeds(study)]
-    return (
-        {name: estimate([last[name] for last in finished]) for name in score_names(TEST)}
-        if finished
-        else {}
-    )
-
-
-def finished_seeds(study: Study) -> list[Record]:
-    return [
-        record
-        for record in study.records.values()
-        if record.role == records.SEED and record.status == records.FINISHED
-    ]
 
 
 def add_seeds(
@@ -184,14 +163,5 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
 
 
 def write_result(study: Study) -> None:
-    """The estimates over the seeds that have finished, and the gains, as a file."""
-    found: dict[str, dict] = {name: _told(value) for name, value in results(study).items()}
-    for name in list(found):
-        for other, (value, gain) in comparison.gains(study, name).items():
-            beside = found.setdefault("compared", {}).setdefault(other, {})
-            beside[name] = {**_told(value), "gain": _told(gain)}
-    study.folder.write(RESULT, json.dumps(found, indent=1).encode())
-
-
-def _told(value: Estimate) -> dict:
-    return {"mean": value.mean, "half_width_95": value.half_width, "values": value.values}
+    """What it has come to so far, as a file."""
+    study.folder.write(RESULT, conclusion.as_json(study).encode())

@@ -8,6 +8,7 @@ from skdtune import records
 from skdtune.errors import ConfigError
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import Record, Study
+from skdtune.settings import LOWER_IS_BETTER
 from trainables import sections
 from trainables.sections import Problem
 
@@ -89,16 +90,38 @@ def key(name: str, index: int) -> str:
 
 
 def gains(study: Study, metric: str) -> dict[str, tuple[Estimate, Estimate]]:
-    """By name what each compared config has come to, and the config's gain over it: differences
-    of runs of the same seed, which share the order of images and what weights they can."""
-    values: dict[str, list[float]] = {}
-    differences: dict[str, list[float]] = {}
+    """By name what each compared config has come to, and the config's gain over it, positive where
+    the config is better: differences of runs of the same seed, which share the order of images and
+    what weights they can. Both are of the seeds that have finished on both sides; one with no such
+    pair is left out."""
+    found = {}
+    for name, runs in arms(study).items():
+        pairs = [(own, run) for run in runs if (own := _partner(study, run))]
+        values = [run.last[metric] for _, run in pairs]
+        better = [ahead(metric, own.last[metric], run.last[metric]) for own, run in pairs]
+        if pairs:
+            found[name] = estimate(values), estimate(better)
+    return found
+
+
+def arms(study: Study) -> dict[str, list[Record]]:
+    """The runs of each compared config by its name, whatever became of them."""
+    found: dict[str, list[Record]] = {}
     for record in study.records.values():
-        name, _, index = record.key.rpartition("-")
-        own = study.records.get(key(records.SEED, int(index))) if index.isdigit() else None
-        if record.role != records.COMPARED or own is None:
-            continue
-        if {record.status, own.status} == {records.FINISHED} and record.seed == own.seed:
-            values.setdefault(name, []).append(record.last[metric])
-            differences.setdefault(name, []).append(own.last[metric] - record.last[metric])
-    return {name: (estimate(values[name]), estimate(differences[name])) for name in values}
+        if record.role == records.COMPARED:
+            found.setdefault(record.key.rpartition("-")[0], []).append(record)
+    return found
+
+
+def ahead(metric: str, score: float, other: float) -> float:
+    """How much better the score is than the other, in the metric's own direction."""
+    return other - score if metric in LOWER_IS_BETTER else score - other
+
+
+def _partner(study: Study, run: Record) -> Record | None:
+    """The config's own run of the same seed, when both have finished."""
+    index = run.key.rpartition("-")[2]
+    own = study.records.get(f"{records.SEED}-{index}")
+    if own is None or {run.status, own.status} != {records.FINISHED} or run.seed != own.seed:
+        return None
+    return own

@@ -1,56 +1,34 @@
 """Final training: one config at full length over several seeds, scored once on the test set."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
-from skdtune import comparison, final_run, records, signals, teachers
+from skdtune import comparison, conclusion, final_run, records, signals, teachers
 from skdtune.artifacts import RESULT
-from skdtune.estimate import Estimate, estimate
+from skdtune.errors import ConfigError
 from skdtune.records import Record, Study, Writer
-from skdtune.space import BASELINE
 from trainables import metrics
-from trainables.metrics import TEST, score_names
 
 _LINE_EVERY_S = 10.0
 _LOST = (records.DIVERGED, records.FAILED)  # of a teacher: it teaches nobody
-
-
-def results(study: Study) -> dict[str, Estimate]:
-    """The estimate of every test score over the seeds that finished; empty before the first."""
-    finished = [record.last for record in finished_seeds(study)]
-    return (
-        {name: estimate([last[name] for last in finished]) for name in score_names(TEST)}
-        if finished
-        else {}
-    )
-
-
-def finished_seeds(study: Study) -> list[Record]:
-    return [
-        record
-        for record in study.records.values()
-        if record.role == records.SEED and record.status == records.FINISHED
-    ]
 
 
 def add_seeds(
     study: Study, config: dict, count: int, compare: dict[str, dict] | None = None
 ) -> list[Record]:
     """Puts `count` seeds of the config on the books, then as many of each one to compare it with,
-    and before them the teacher that they learn from when a config names none: the same network,
-    trained by itself. Those that are there stay, and what failed is tried again. Returns what is
-    to be trained, in order.
+    and before each the teacher that it learns from when it names none: the same network, trained
+    by itself on the same seed. Those that are there stay, and what failed is tried again. Returns
+    what is to be trained, in order.
 
     The seeds go on from the config's own; one that a search has found was chosen on that very seed,
-    so they begin behind it. Errors: ConfigError for one to compare with that was another before."""
+    so they begin behind it. Errors: ConfigError for one to compare with that was another before,
+    and for a training whose seeds had one teacher together."""
+    _refuse_shared_teacher(study)
     first = config.get("seed", 0) + bool(study.space.get("provenance"))
     wanted: dict[str, Record] = {}
     for name, one in {records.SEED: config, **(compare or {})}.items():
-        if teachers.needs_own(one) and records.TEACHER not in wanted:
-            plain = {**config, "method": {"name": BASELINE}}
-            wanted[records.TEACHER] = Record(records.TEACHER, records.TEACHER, {}, plain)
         role = records.SEED if name == records.SEED else records.COMPARED
         for index in range(count):
             key = comparison.key(name, index)
@@ -59,11 +37,48 @@ def add_seeds(
             wanted[key] = Record(key, role, {}, {**one, "seed": seed})
     comparison.refuse_changes(study, wanted)
     study.records = wanted | study.records
-    chosen = [study.records[key] for key in wanted]
+    chosen = _with_teachers(study, list(wanted))
+    study.records = {record.key: record for record in chosen} | study.records
     for record in chosen:
         if record.status == records.FAILED:
             record.status, record.error, record.ended = records.PENDING, "", None
     return chosen
+
+
+def _refuse_shared_teacher(study: Study) -> None:
+    """Errors: ConfigError for a training of before, whose key says that it had one for all."""
+    if records.TEACHER in study.records:
+        problem = f"{study.folder.uri} was begun when one teacher taught all seeds together"
+        raise ConfigError("--output", [f"{problem}; give another --output"])
+
+
+def _with_teachers(study: Study, keys: list[str]) -> list[Record]:
+    """The records of the keys, each behind the run that teaches it, if one must."""
+    chosen: dict[str, Record] = {}
+    for key in keys:
+        record = study.records[key]
+        if teachers.needs_own(record.config):
+            record.teacher = _teacher(study, record)
+            chosen.setdefault(record.teacher, study.records[record.teacher])
+        chosen.setdefault(key, record)
+    return list(chosen.values())
+
+
+def _teacher(study: Study, record: Record) -> str:
+    """The key of the run that teaches it: the one that did before; else any that is trained just
+    so, such as the baseline's of that seed; else one of its own, new on the books."""
+    if record.teacher in study.records:
+        return record.teacher
+    plain = teachers.plain(record.config)
+    for other in study.records.values():
+        # one that finished with nobody to teach has not kept its weights
+        if other.config == plain and (
+            other.status != records.FINISHED or teachers.has_own(study.folder, other.key)
+        ):
+            return other.key
+    key = f"{records.TEACHER}-{record.key.removeprefix(f'{records.SEED}-')}"
+    study.records[key] = Record(key, records.TEACHER, {}, plain)
+    return key
 
 
 class Desk:
@@ -77,9 +92,9 @@ class Desk:
 
     def waits(self, record: Record) -> bool | None:
         """Whether its teacher must be trained first; None when it will never be."""
-        if not teachers.needs_own(record.config):
+        if not record.teacher:
             return False
-        teacher = self.study.records[records.TEACHER]
+        teacher = self.study.records[record.teacher]
         return None if teacher.status in _LOST else teacher.status != records.FINISHED
 
     def begin(self, record: Record) -> None:
@@ -111,6 +126,9 @@ class Desk:
             self.say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")
         else:
             self.say(f"{record.key} {status}: {error}")
+            taught = [r.key for r in self.study.records.values() if r.teacher == record.key]
+            if taught:
+                self.say(f"not trained without this teacher: {', '.join(taught)}")
         seeds = [r for r in self.study.records.values() if r.role == records.SEED]
         if all(record.has_ended for record in seeds):  # what it is compared with may come later
             write_result(self.study)
@@ -145,14 +163,5 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
 
 
 def write_result(study: Study) -> None:
-    """The estimates over the seeds that have finished, and the gains, as a file."""
-    found: dict[str, dict] = {name: _told(value) for name, value in results(study).items()}
-    for name in list(found):
-        for other, (value, gain) in comparison.gains(study, name).items():
-            beside = found.setdefault("compared", {}).setdefault(other, {})
-            beside[name] = {**_told(value), "gain": _told(gain)}
-    study.folder.write(RESULT, json.dumps(found, indent=1).encode())
-
-
-def _told(value: Estimate) -> dict:
-    return {"mean": value.mean, "half_width_95": value.half_width, "values": value.values}
+    """What it has come to so far, as a file."""
+    study.folder.write(RESULT, conclusion.as_json(study).encode())

@@ -29,9 +29,9 @@ def task(study: Study, record: Record) -> dict[str, Any]:
         "study": study.folder.uri,
         "key": record.key,
         "identity": record.identity,
-        "config": teachers.equipped(record.config, study.folder),
-        "ships": record.role != records.COMPARED,
-        "teaches": record.role == records.TEACHER,
+        "config": teachers.equipped(record.config, study.folder, record.teacher),
+        "ships": record.role == records.SEED,
+        "teaches": any(other.teacher == record.key for other in study.records.values()),
     }
 
 
@@ -58,7 +58,7 @@ def events(
     if task["ships"]:
         _save_models(Path(folder.local) / MODELS / task["key"], model, training)
     if task["teaches"]:
-        teachers.keep_own(folder, training, model)
+        teachers.keep_own(folder, training, model, task["key"])
 
 
 def failure(error: Exception) -> dict[str, str]:

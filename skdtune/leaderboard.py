@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from skdtune import flags, records
+from skdtune.comparison import ahead
 from skdtune.errors import run
 from skdtune.estimate import estimate
 from skdtune.plan import is_beside
@@ -91,7 +92,7 @@ def rank(study: Study) -> Board:
     for place, record in enumerate(ordered, start=1):
         score = record.last.get(metric)
         whole = record.status == records.FINISHED and score is not None and zero is not None
-        gain = _ahead(metric, score, zero) if whole else None
+        gain = ahead(metric, score, zero) if whole else None
         rows.append(Row(place, record, score, gain))
     full = [r for r in rows if r.record.status == records.FINISHED and r.score is not None]
     return Board(
@@ -184,8 +185,8 @@ def summary(board: Board) -> list[str]:
         if row is winner:
             lines.append(f"{label} it is the winner")
             continue
-        ahead = f"(winner {_ahead(board.metric, winner.score, row.score):+.4f})"
-        lines.append(f"{label:17} trial {row.key}  {board.metric} {row.score:.4f}  {ahead}")
+        beyond = f"(winner {ahead(board.metric, winner.score, row.score):+.4f})"
+        lines.append(f"{label:17} trial {row.key}  {board.metric} {row.score:.4f}  {beyond}")
     if winner is not board.baseline and winner.gain is not None and winner.gain <= 0:
         lines.append("no setting beat the baseline")
     lines.append(
@@ -217,11 +218,6 @@ def main(arguments: list[str]) -> int:
     else:
         print(as_json(board) if options["format"] == "json" else as_csv(board))
     return 0
-
-
-def _ahead(metric: str, score: float, other: float) -> float:
-    """How much better the score is, in the metric's own direction."""
-    return other - score if metric in LOWER_IS_BETTER else score - other
 
 
 def _references(board: Board) -> dict[str, Row | None]:

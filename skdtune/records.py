@@ -41,7 +41,8 @@ STATUSES = (PENDING, RUNNING, INTERRUPTED, *ENDED)
 class Record:
     """One trial. params: searched values by `section/key`. config: all it was trained with.
     epochs: the metrics of each epoch, oldest first. checkpoint: the newest, below the study's
-    folder; empty once it is deleted. host, device: where it ran last. Times are Unix seconds."""
+    folder; empty once it is deleted. host, device: where it ran last. teacher: the key of the run
+    that teaches it, in a final training alone. Times are Unix seconds."""
 
     key: str
     role: str
@@ -59,6 +60,7 @@ class Record:
     started: float | None = None
     ended: float | None = None
     seed: int | None = None
+    teacher: str = ""
 
     def __post_init__(self):
         if self.seed is None:

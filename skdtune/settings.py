@@ -8,7 +8,7 @@ from trainables.bounds import Bounds, Count, CountOrZero, Positive
 from trainables.sections import Problem, argument_problems
 
 Metric = Literal["val/accuracy", "val/top5", "val/loss", "val/ece"]
-LOWER_IS_BETTER = ("val/loss", "val/ece")
+LOWER_IS_BETTER = ("val/loss", "val/ece", "test/loss", "test/ece")
 
 
 @dataclass(frozen=True, kw_only=True)

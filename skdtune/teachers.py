@@ -12,7 +12,7 @@ import torch
 from skdtune import records
 from skdtune.errors import ConfigError
 from skdtune.records import MODELS, Study
-from skdtune.space import SearchSpace
+from skdtune.space import BASELINE, SearchSpace
 from trainables import sections, shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.data import Sets
@@ -21,7 +21,7 @@ from trainables.storage import Folder
 from trainables.training import Training
 
 _TEACHERS = "teachers"
-_OWN = "own"  # the study's own: a plain training of the same network
+_OWN = "own"  # a search's own: a plain training of the same network
 _KEY = "teacher"
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
 _EXTRA = "extra_files"  # where an MLflow model holds what was saved beside it
@@ -58,11 +58,22 @@ def needs_own(config: dict) -> bool:
     return are_used(config) and config["method"].get(_KEY) is None
 
 
-def equipped(config: dict, folder: Folder) -> dict:
-    """The config with its teacher where the study in `folder` keeps it."""
+def is_given(config: dict) -> bool:
+    """Whether a trial names its teacher, which then is the same for every seed."""
+    return are_used(config) and not needs_own(config)
+
+
+def plain(config: dict) -> dict:
+    """What the own teacher of such a trial is trained with: all but the method is the trial's."""
+    return {**config, "method": {"name": BASELINE}}
+
+
+def equipped(config: dict, folder: Folder, own: str = _OWN) -> dict:
+    """The config with its teacher where the study in `folder` keeps it. own: the name of the one
+    that teaches where none is given."""
     if not are_used(config):
         return config
-    place = _place(folder, config["method"].get(_KEY))
+    place = _place(folder, config["method"].get(_KEY), own)
     return {**config, "method": {**config["method"], _KEY: place.uri}}
 
 
@@ -95,15 +106,15 @@ def bring(teachers: set[str | None], folder: Folder) -> None:
                 place.write(name, source.read(name))
 
 
-def has_own(folder: Folder) -> bool:
-    return _place(folder, None).exists(shipping.DESCRIPTION)
+def has_own(folder: Folder, own: str = _OWN) -> bool:
+    return _place(folder, None, own).exists(shipping.DESCRIPTION)
 
 
-def keep_own(folder: Folder, training: Training, model: dict) -> None:
-    """Makes a finished training the study's own teacher. model: its config section."""
-    shipped = shipping.ship(training.method, training.sets)
+def keep_own(folder: Folder, training: Training, model: dict, own: str = _OWN) -> None:
+    """Makes a finished training a teacher of the study's own. model: its config section."""
     sets = training.sets
-    shipping.save(_place(folder, None), shipped, model, sets.image_shape, sets.unseen)
+    shipped = shipping.ship(training.method, sets)
+    shipping.save(_place(folder, None, own), shipped, model, sets.image_shape, sets.unseen)
 
 
 def take_baseline(study: Study) -> None:
@@ -120,8 +131,8 @@ def take_baseline(study: Study) -> None:
     keep_own(study.folder, training, baseline.config["model"])
 
 
-def _place(folder: Folder, teacher: str | None) -> Folder:
-    name = hashlib.sha256(teacher.encode()).hexdigest()[:12] if teacher else _OWN
+def _place(folder: Folder, teacher: str | None, own: str = _OWN) -> Folder:
+    name = hashlib.sha256(teacher.encode()).hexdigest()[:12] if teacher else own
     return folder.folder(f"{_TEACHERS}/{name}")
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from skdtune import (
     cluster,
-    comparison,
+    conclusion,
     final,
     flags,
     lock,
@@ -37,7 +37,6 @@ from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
 from trainables.storage import Folder
 
-_SCORE = "test/accuracy"
 _MLFLOW_PATIENCE_S = 120.0  # at the end, for the models it has not taken yet
 
 
@@ -58,12 +57,8 @@ def main(arguments: list[str]) -> int:
             room = stack.enter_context(connected)
         study.save()
         teachers.bring(taught, study.folder)
-        beside = "".join(f", as many of {name}" for name in wanted.compare)
-        seeds = "1 seed" if options["seeds"] == 1 else f"{options['seeds']} seeds"
-        console.print(
-            f"{seeds} of {wanted.fixed['epochs']} epochs{beside}, "
-            f"{_where(left, wanted, room)}, in {study.folder.uri}"
-        )
+        what, where = _what(chosen, wanted, options["seeds"]), _where(left, wanted, room)
+        console.print(f"{what}, {where}, in {study.folder.uri}")
         small = preflight.batch_note(sets.batch_size, len(sets.train))
         if small:
             console.print(small)
@@ -164,6 +159,16 @@ def _same_images(study: Study, fingerprint: str) -> None:
         raise ConfigError("--output", [f"{problem}; give another --output"])
 
 
+def _what(chosen: list[Record], wanted: SearchSpace, count: int) -> str:
+    """What is trained, so that nobody wonders at the time that it takes."""
+    seeds = "1 seed" if count == 1 else f"{count} seeds"
+    beside = [f"as many of {name}" for name in wanted.compare]
+    taught = sum(record.role == records.TEACHER for record in chosen)
+    if taught:
+        beside.append("1 teacher" if taught == 1 else f"{taught} teachers")
+    return ", ".join([f"{seeds} of {wanted.fixed['epochs']} epochs", *beside])
+
+
 def _where(left: list[Record], wanted: SearchSpace, room: spread.Room | None) -> str:
     """Where it trains, so that a missing GPU is seen at once and not the next morning."""
     if not left:
@@ -186,20 +191,12 @@ def _name(study: object) -> str | None:
 
 def _conclude(study: Study, console: Console) -> int:
     """Prints the result and how to use the models."""
-    found = final.results(study)
-    if not found:
-        console.print("no seed has finished")
+    for line in conclusion.lines(study):
+        console.print(line)
+    finished = conclusion.finished_seeds(study)
+    if not finished:
         return NOTHING_FINISHED
-    for name, value in found.items():
-        console.print(f"{name:14} {value}")
-    for name, (value, gain) in comparison.gains(study, _SCORE).items():
-        console.print(
-            f"{_SCORE:14} {gain.mean:+.4f}{gain.spread} over {name} ({value}, the same seeds)"
-        )
-    count = len(next(iter(found.values())).values)
-    what = f"mean and 95 % interval over {count} seeds" if count > 1 else "one seed: no interval"
-    console.print(f"({what}, test set; records in {study.folder.uri})")
-    model = Path(study.folder.uri) / MODELS / final.finished_seeds(study)[0].key
+    model = Path(study.folder.uri) / MODELS / finished[0].key
     console.print(
         "use a model on float images [B, C, H, W] in [0, 1]:\n"
         f"  from trainables.shipping import load; model = load({str(model)!r})\n"

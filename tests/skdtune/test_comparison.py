@@ -12,6 +12,7 @@ from skdtune.records import Study, Writer
 from skdtune.strict_yaml import Document
 from tests.skdtune import builders
 from tests.skdtune.test_final import CONFIG
+from trainables.metrics import TEST, score_names
 from trainables.storage import Folder
 
 PLAIN = {"method": {"name": "label_smoothing"}}
@@ -108,21 +109,6 @@ def test_another_config_under_a_name_that_was_trained_is_refused() -> None:
     assert final.add_seeds(study, CONFIG, 1), "without it the training goes on"
 
 
-def test_a_teacher_comes_before_the_first_that_it_teaches_and_fails_for_those_alone(
-    tmp_path: Path,
-) -> None:
-    study = Study("tiny", "training", {"trial": CONFIG}, "best", folder=Folder(tmp_path))
-    taught = {**CONFIG, "method": {"name": "tf_kd_self"}}
-    chosen = final.add_seeds(study, CONFIG, 1, {"taught": taught, "plain": {**CONFIG, **PLAIN}})
-    assert [record.key for record in chosen] == ["seed-0", "teacher", "taught-0", "plain-0"]
-    study.records["teacher"].config["optim"] = {"lr": 1e30}
-    study.save()
-    writer = Writer(study)
-    final.train(study, chosen, final.Desk(study, writer, lambda line: None))
-    writer.close()
-    assert [record.status for record in chosen] == ["finished", "diverged", "pending", "finished"]
-
-
 def test_parts_that_do_not_fit_together_are_told_before_anything_trains() -> None:
     staged = {**CONFIG, "model": {"name": "resnet18"}, "method": {"name": "drg_dsr", "stage": 4}}
     compare = {"small": {"model": {"name": "small_cnn"}}}
@@ -146,6 +132,19 @@ def test_the_gain_is_that_of_the_same_seeds(tmp_path: Path) -> None:
     assert gain.values == pytest.approx([0.05, 0.2])
     # Student's t with one degree of freedom, by hand: 12.7062 * (0.15 / sqrt 2) / sqrt 2
     assert gain.half_width == pytest.approx(12.7062 * 0.075, rel=1e-4)
+
+
+def test_a_gain_is_positive_where_the_config_is_better_in_every_score() -> None:
+    study = Study("x", "training", {"trial": CONFIG}, "best")
+    final.add_seeds(study, CONFIG, 1, {"baseline": {**CONFIG, **PLAIN}})
+    good = {"test/accuracy": 0.9, "test/top5": 1.0, "test/loss": 0.25, "test/ece": 0.125}
+    bad = {"test/accuracy": 0.4, "test/top5": 0.5, "test/loss": 0.75, "test/ece": 0.625}
+    for key, scores in (("seed-0", good), ("baseline-0", bad)):
+        record = study.records[key]
+        record.status, record.epochs = records.FINISHED, [scores]
+    assert set(good) == set(score_names(TEST))
+    for name in good:
+        assert comparison.gains(study, name)["baseline"][1].values == [0.5], name
 
 
 def test_a_training_compares_and_keeps_models_of_its_seeds_alone(tmp_path: Path) -> None:

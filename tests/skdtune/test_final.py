@@ -12,7 +12,7 @@ import mlflow.pytorch
 import pytest
 import torch
 
-from skdtune import final, records
+from skdtune import conclusion, final, records
 from skdtune import train as train_program
 from skdtune.errors import ConfigError
 from skdtune.records import Study, Writer
@@ -102,6 +102,7 @@ def test_every_seed_is_scored_on_the_test_set_and_the_result_is_theirs(trained):
     study = records.load(Folder(trained))
     assert [record.status for record in study.records.values()] == ["finished"] * 2
     result = json.loads((trained / "result.json").read_text())
+    assert result.pop("seeds")["finished"] == 2
     assert set(result) == {"test/accuracy", "test/loss", "test/top5", "test/ece"}
     for name, found in result.items():
         values = [record.last[name] for record in study.records.values()]
@@ -189,10 +190,11 @@ def test_a_seed_that_diverges_is_said_and_the_others_count(trained, tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["test/accuracy"]["values"] == [found["seed-1"].last["test/accuracy"]]
     assert result["test/accuracy"]["half_width_95"] is None
+    assert (result["seeds"]["asked"], result["seeds"]["diverged"]) == (2, 1)
 
 
 def test_before_a_seed_has_finished_there_is_no_result(tmp_path):
-    assert final.results(training(tmp_path)) == {}
+    assert conclusion.results(training(tmp_path)) == {}
 
 
 @pytest.mark.slow

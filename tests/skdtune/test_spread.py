@@ -4,6 +4,7 @@ other."""
 import os
 import shutil
 import signal
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -119,12 +120,13 @@ def test_a_run_whose_processes_all_die_is_given_up(room, tmp_path, monkeypatch):
     assert lines == [f"seed-0 failed: {record.error}"]
 
 
-def taught_by_itself(folder, **teacher) -> Study:
-    """Of one seed, whose teacher is trained first. teacher: sections of that one's config."""
-    taught = {**CONFIG, "method": {"name": "tf_kd_self"}}
-    study = Study("tiny", "training", {"trial": taught}, "best", folder=Folder(folder))
-    final.add_seeds(study, taught, 1, {"wild": {**CONFIG, "optim": {"lr": 1e30}}})
-    study.records["teacher"].config.update(teacher)
+TAUGHT = {**CONFIG, "method": {"name": "tf_kd_self"}}
+
+
+def taught_by_itself(folder, seeds: int = 1, **compare) -> Study:
+    """Each seed's teacher is trained before it."""
+    study = Study("tiny", "training", {"trial": TAUGHT}, "best", folder=Folder(folder))
+    final.add_seeds(study, TAUGHT, seeds, compare)
     study.save()
     return study
 
@@ -133,27 +135,41 @@ def taught_by_itself(folder, **teacher) -> Study:
 def test_a_teacher_comes_before_those_it_teaches_and_who_fails_leaves_the_others(
     room, alone, tmp_path
 ):
-    study = taught_by_itself(tmp_path)
-    for key in ("teacher", "seed-0"):
-        there = tmp_path / "models" / key / "mlflow"
-        shutil.copytree(alone / "models" / "seed-0" / "mlflow", there)
+    study = taught_by_itself(tmp_path, wild={**CONFIG, "optim": {"lr": 1e30}})
+    there = tmp_path / "models" / "seed-0" / "mlflow"
+    shutil.copytree(alone / "models" / "seed-0" / "mlflow", there)
     lines: list[str] = []
     found = spread_out(study, room, lines.append)
     assert {key: record.status for key, record in found.items()} == {
-        "teacher": "finished",
+        "teacher-0": "finished",
         "seed-0": "finished",
         "wild-0": "diverged",
     }
-    assert found["seed-0"].started >= found["teacher"].ended
+    assert found["seed-0"].started >= found["teacher-0"].ended
     assert any(line.startswith("wild-0 diverged: not finite in epoch 1") for line in lines)
 
 
 @pytest.mark.slow
-def test_without_its_teacher_no_run_is_begun(room, tmp_path):
-    study = taught_by_itself(tmp_path, optim={"lr": 1e30})
+def test_without_its_teacher_no_run_is_begun(room, alone, tmp_path):
+    study = taught_by_itself(tmp_path, 2)
+    study.records["teacher-0"].config["optim"] = {"lr": 1e30}
+    there = tmp_path / "models" / "seed-1" / "mlflow"
+    shutil.copytree(alone / "models" / "seed-1" / "mlflow", there)
     spread_out(study, room)
-    assert study.records["teacher"].status == "diverged"
+    assert study.records["teacher-0"].status == "diverged"
     assert (study.records["seed-0"].status, study.records["seed-0"].attempts) == ("pending", 0)
+    assert study.records["seed-1"].status == "finished", "it has a teacher of its own"
+
+
+def test_a_seed_may_start_when_its_own_teacher_is_done(tmp_path):
+    study = taught_by_itself(tmp_path, 3)
+    desk = final.Desk(study, None, print)
+    waiting = deque(record for record in study.records.values() if record.role == records.SEED)
+    statuses = {"teacher-0": "running", "teacher-1": "finished", "teacher-2": "failed"}
+    for key, status in statuses.items():
+        study.records[key].status = status
+    assert [record.key for record in spread._next(waiting, desk, 5)] == ["seed-1"]
+    assert [record.key for record in waiting] == ["seed-0"], "one that will never be is dropped"
 
 
 @pytest.mark.parametrize(

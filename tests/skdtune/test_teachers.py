@@ -201,8 +201,9 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
     done = program("train", "best.yaml", "--seeds=1", *edits, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     trained = records.load(Folder(tmp_path / "trained/s"))
-    assert list(trained.records) == ["seed-0", "teacher"]
-    assert trained.records["teacher"].config["method"] == {"name": "cross_entropy"}
+    assert list(trained.records) == ["seed-0", "teacher-0"]
+    assert trained.records["teacher-0"].config["method"] == {"name": "cross_entropy"}
+    assert trained.records["teacher-0"].seed == trained.records["seed-0"].seed
 
     # what was trained teaches another search, by its folder and by its MLflow model
     from mlflow import MlflowClient

@@ -9,6 +9,7 @@ from skdtune.artifacts import RESULT
 from skdtune.errors import ConfigError
 from skdtune.records import Record, Study, Writer
 from trainables import metrics
+from trainables.classifier import is_of_the_gpu
 
 _LINE_EVERY_S = 10.0
 _LOST = (records.DIVERGED, records.FAILED)  # of a teacher: it teaches nobody
@@ -141,7 +142,7 @@ class Desk:
 def train(study: Study, wanted: list[Record], desk: Desk) -> None:
     """Trains what has not ended in this process, one after the other, each from its last
     checkpoint, and saves the models of the seeds. One that fails leaves the others alone, but for a
-    teacher those whom it was to teach.
+    teacher those whom it was to teach; one that fails with the GPU leaves them for another process.
 
     Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
     for record in wanted:
@@ -157,6 +158,9 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
             raise
         except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
             desk.end(record, **final_run.failure(error))
+            if is_of_the_gpu(error):
+                desk.say("the GPU is lost to this process; the same command goes on in another")
+                break
         else:
             desk.end(record)
     write_result(study)

@@ -46,8 +46,8 @@ class Runner:
             event = next(self.events, None)
             return event and {**event, "node": ray.get_runtime_context().get_node_id()}
         except Exception as error:
-            if is_passing(error):
-                raise
+            if is_passing(error) or isinstance(error, torch.OutOfMemoryError):
+                raise  # without its neighbours it may fit
             return final_run.failure(error)
         finally:
             self.watchdog.rest()

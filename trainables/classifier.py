@@ -171,8 +171,12 @@ def is_passing(error: Exception) -> bool:
     """Whether another process or another machine may do better."""
     if isinstance(error, KeepsFailing):  # it quotes an error that may have passed
         return False
-    of_the_gpu = isinstance(error, RuntimeError) and _OF_THE_GPU.search(str(error))
-    return isinstance(error, _PASSING) or bool(of_the_gpu)
+    return isinstance(error, _PASSING) or is_of_the_gpu(error)
+
+
+def is_of_the_gpu(error: Exception) -> bool:
+    """Whether this process can do nothing more on its GPU."""
+    return isinstance(error, RuntimeError) and bool(_OF_THE_GPU.search(str(error)))
 
 
 def _one_line(error: BaseException) -> str:

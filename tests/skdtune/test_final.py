@@ -12,7 +12,7 @@ import mlflow.pytorch
 import pytest
 import torch
 
-from skdtune import conclusion, final, records
+from skdtune import conclusion, final, final_run, records
 from skdtune import train as train_program
 from skdtune.errors import ConfigError
 from skdtune.records import Study, Writer
@@ -137,6 +137,25 @@ def with_models(study: Study, trained) -> Study:
 def test_seeds_differ(trained):
     weights = outcome(trained)["weights"]
     assert weights["seed-0"] != weights["seed-1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [("CUDA error: unspecified launch failure", "pending"), ("CUDA out of memory", "failed")],
+)
+def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
+    tmp_path, monkeypatch, error, left
+):
+    def events(task):
+        raise RuntimeError(error)
+        yield
+
+    monkeypatch.setattr(final_run, "events", events)
+    lines: list[str] = []
+    study = training(tmp_path)
+    train(study, lines.append)
+    assert [record.status for record in study.records.values()] == ["failed", left]
+    assert any("the same command goes on" in line for line in lines) == (left == "pending")
 
 
 def test_an_interrupted_training_goes_on_and_ends_as_the_unbroken_one(

@@ -1,8 +1,10 @@
 """The uploader: a search never waits for it, and whatever a server does, it has everything in the
 end."""
 
+import contextlib
 import random
 import socket
+import sqlite3
 import threading
 import time
 
@@ -225,3 +227,26 @@ def test_behind_a_bad_network_the_end_state_is_that_of_the_records(
         assert server_content(proxy.uri, whole) == before
     finally:
         proxy.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_quick")
+def test_a_database_that_somebody_keeps_locked_has_everything_in_the_end(tmp_path):
+    (tmp_path / "mlflow").mkdir()
+    file = tmp_path / "mlflow" / "mlflow.db"
+    uri = f"sqlite:///{file}"
+    place = (tmp_path / "artifacts").as_uri()
+    MlflowClient(tracking_uri=uri).create_experiment("skdtune", place)
+    study, whole = running(tmp_path / "study")
+    warnings = []
+    following = Uploader(study, uri, warnings.append)
+    play(study, whole, 0.02, slice(2))
+    wait_for(lambda: len(server_runs(uri, study)) >= 2, 60, "the server follows")
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert play(study, whole, 0.02, slice(2, None)) < 5
+        wait_for(lambda: warnings, 120, "the uploader to meet the lock")
+    assert following.close(60)
+    assert "database is locked" in warnings[0]
+    assert len(warnings) == 2
+    assert_mirrored(uri, study)

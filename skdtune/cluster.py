@@ -79,6 +79,12 @@ def disconnect() -> None:
             gc.enable()
 
 
+def is_lost() -> bool:
+    """Whether the node that this process belongs to is gone from the cluster it is connected to."""
+    own = ray.get_runtime_context().get_node_id()
+    return not any(node["Alive"] and node["NodeID"] == own for node in ray.nodes())
+
+
 def joined() -> str:
     """Which cluster is connected, for a person to read."""
     alive = sum(node["Alive"] for node in ray.nodes())

@@ -10,7 +10,7 @@ from trainables.metrics import TEST, score_names
 
 _SCORE = f"{TEST}/accuracy"  # the one whose gains are printed
 _ENDS = (records.FINISHED, records.DIVERGED, records.FAILED)
-_UNFINISHED = "unfinished"
+_UNFINISHED, _UNTAUGHT = "unfinished", "without a teacher"
 _GIVEN = "given one teacher"  # the interval does not tell what another would have come to
 
 
@@ -34,7 +34,7 @@ def as_json(study: Study) -> str:
     over the pairs that finished on both sides, with their number and the `gain` in each score,
     positive where the training's own config is better."""
     content: dict[str, Any] = {name: _told(value) for name, value in results(study).items()}
-    content["seeds"] = _told_seeds(_seeds(study))
+    content["seeds"] = _told_seeds(study, _seeds(study))
     gains = {name: comparison.gains(study, name) for name in score_names(TEST)}
     for other, runs in comparison.arms(study).items():
         paired = {name: found[other] for name, found in gains.items() if other in found}
@@ -42,7 +42,7 @@ def as_json(study: Study) -> str:
             name: {**_told(value), "gain": _told(gain)} for name, (value, gain) in paired.items()
         }
         pairs = len(paired[_SCORE][1].values) if paired else 0
-        beside["seeds"] = {**_told_seeds(runs), "pairs": pairs}
+        beside["seeds"] = {**_told_seeds(study, runs), "pairs": pairs}
         content.setdefault("compared", {})[other] = beside
     return json.dumps(content, indent=1)
 
@@ -51,7 +51,7 @@ def lines(study: Study) -> list[str]:
     """The scores, the gain over each config to compare with, and of how many seeds they are."""
     seeds, found = _seeds(study), results(study)
     if not found:
-        return ["; ".join(["no seed has finished", *_lost(seeds)])]
+        return ["; ".join(["no seed has finished", *_lost(study, seeds)])]
     told = [f"{name:14} {value}" for name, value in found.items()]
     told += [
         f"{_SCORE:14} {_gain(study, name, runs)}" for name, runs in comparison.arms(study).items()
@@ -65,7 +65,7 @@ def lines(study: Study) -> list[str]:
             "one seed: no interval" if len(seeds) == 1 else f"no interval: 1 of {len(seeds)} seeds"
         )
     given = [_GIVEN] if _is_given(seeds) else []
-    asides = [what, *_lost(seeds), *given, "test set", f"records in {study.folder.uri}"]
+    asides = [what, *_lost(study, seeds), *given, "test set", f"records in {study.folder.uri}"]
     return [*told, f"({'; '.join(asides)})"]
 
 
@@ -73,15 +73,18 @@ def _seeds(study: Study) -> list[Record]:
     return [record for record in study.records.values() if record.role == records.SEED]
 
 
-def _counts(runs: list[Record]) -> dict[str, int]:
-    """By how they ended; those that have not, such as for want of their teacher, as unfinished."""
+def _counts(study: Study, runs: list[Record]) -> dict[str, int]:
+    """By how they ended; those that have not and those that never will."""
     ended = {status: sum(run.status == status for run in runs) for status in _ENDS}
-    return {**ended, _UNFINISHED: len(runs) - sum(ended.values())}
+    left = [run for run in runs if run.status not in _ENDS]
+    untaught = sum(teachers.is_lost(study, run) for run in left)
+    return {**ended, _UNTAUGHT: untaught, _UNFINISHED: len(left) - untaught}
 
 
-def _lost(runs: list[Record]) -> list[str]:
+def _lost(study: Study, runs: list[Record]) -> list[str]:
     """What became of those that have not finished, as one text; none when all have."""
-    lost = {status: n for status, n in _counts(runs).items() if status != records.FINISHED and n}
+    counts = _counts(study, runs).items()
+    lost = {status: n for status, n in counts if status != records.FINISHED and n}
     return [", ".join(f"{count} {status}" for status, count in lost.items())] if lost else []
 
 
@@ -91,7 +94,7 @@ def _is_given(runs: list[Record]) -> bool:
 
 def _gain(study: Study, name: str, runs: list[Record]) -> str:
     """The gain over one config to compare with, in how many pairs where that is not every seed."""
-    lost = [f"of {name} {what}" for what in _lost(runs)]
+    lost = [f"of {name} {what}" for what in _lost(study, runs)]
     pair = comparison.gains(study, _SCORE).get(name)
     if pair is None:
         return f"no gain over {name} ({'; '.join(['no seed has finished for both', *lost])})"
@@ -107,5 +110,6 @@ def _told(value: Estimate) -> dict[str, Any]:
     return {"mean": value.mean, "half_width_95": value.half_width, "values": value.values}
 
 
-def _told_seeds(runs: list[Record]) -> dict[str, Any]:
-    return {"asked": len(runs), **_counts(runs), "given_one_teacher": _is_given(runs)}
+def _told_seeds(study: Study, runs: list[Record]) -> dict[str, Any]:
+    counts = {status.replace(" ", "_"): count for status, count in _counts(study, runs).items()}
+    return {"asked": len(runs), **counts, "given_one_teacher": _is_given(runs)}

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 from itertools import count
 from pathlib import Path
 
-from skdtune import comparison, flags
+from skdtune import comparison, flags, teachers
 from skdtune.errors import ConfigError, run
 from skdtune.leaderboard import rank
 from skdtune.records import Study
@@ -42,9 +42,17 @@ def document(study: Study) -> dict:
         "versions": study.versions,
     }
     resources = {"resources": study.space["resources"]} if study.space.get("resources") else {}
-    against = comparison.against(study, record)
+    config, against = record.config, comparison.against(study, record)
+    if study.folder is not None:
+        config = teachers.kept(config, study.folder)
+        against = {
+            name: {**other, "method": teachers.kept(other, study.folder)["method"]}
+            if "method" in other
+            else other
+            for name, other in against.items()
+        }
     compared = {"compare": against} if against else {}
-    return {"trial": record.config, **compared, **resources, "provenance": origin}
+    return {"trial": config, **compared, **resources, "provenance": origin}
 
 
 def text(study: Study) -> str:

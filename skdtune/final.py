@@ -9,10 +9,11 @@ from skdtune.artifacts import RESULT
 from skdtune.errors import ConfigError
 from skdtune.records import Record, Study, Writer
 from trainables import metrics
-from trainables.classifier import is_of_the_gpu
+from trainables.classifier import UnfitNode, is_of_the_gpu, is_passing
+from trainables.sources import DataError
 
 _LINE_EVERY_S = 10.0
-_LOST = (records.DIVERGED, records.FAILED)  # of a teacher: it teaches nobody
+_PAUSES_S = (1.0, 5.0, 20.0)  # before what may pass is tried again
 
 
 def add_seeds(
@@ -95,8 +96,9 @@ class Desk:
         """Whether its teacher must be trained first; None when it will never be."""
         if not record.teacher:
             return False
-        teacher = self.study.records[record.teacher]
-        return None if teacher.status in _LOST else teacher.status != records.FINISHED
+        if teachers.is_lost(self.study, record):
+            return None
+        return self.study.records[record.teacher].status != records.FINISHED
 
     def begin(self, record: Record) -> None:
         record.started = record.started or time.time()
@@ -148,6 +150,17 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
     for record in wanted:
         if record.has_ended or desk.waits(record) is None:
             continue
+        error = _train(study, record, desk)
+        if error and is_of_the_gpu(error):
+            desk.say("the GPU is lost to this process; the same command goes on in another")
+            break
+    write_result(study)
+
+
+def _train(study: Study, record: Record, desk: Desk) -> Exception | None:
+    """One run; what may pass, such as a storage that is away, is tried again a few times. Returns
+    what it failed of."""
+    for pause_s in (*_PAUSES_S, None):
         desk.begin(record)
         try:
             for event in final_run.events(final_run.task(study, record)):
@@ -157,13 +170,15 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
             desk.interrupt(record)
             raise
         except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
-            desk.end(record, **final_run.failure(error))
-            if is_of_the_gpu(error):
-                desk.say("the GPU is lost to this process; the same command goes on in another")
-                break
+            unfit = isinstance(error, UnfitNode | DataError) or is_of_the_gpu(error)
+            if pause_s is None or unfit or not is_passing(error):
+                desk.end(record, **final_run.failure(error))
+                return error
+            time.sleep(pause_s)
         else:
             desk.end(record)
-    write_result(study)
+            return None
+    return None
 
 
 def write_result(study: Study) -> None:

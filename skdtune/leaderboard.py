@@ -111,7 +111,9 @@ def as_json(board: Board) -> str:
     content = {
         "study": board.study,
         "metric": board.metric,
-        "note": "search scores: the best of many on the validation set, not a result",
+        "note": "search scores: the best of many on the validation set, not a result"
+        if board.kind == "search"
+        else "scores on the test set, run by run; what they come to is in result.json",
         **{role: row.key if row else None for role, row in _references(board).items()},
         "trials": [
             _flat(row) | {"params": row.record.params, "metrics": row.record.last}

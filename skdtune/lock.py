@@ -37,16 +37,18 @@ def held(folder: Folder, name: str) -> Iterator[None]:
     try:
         folder.local.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        folder.write(records.OWNER, json.dumps(records.owner()).encode())
     except Timeout:
         raise _refusal(folder, name, _read(folder)) from None
     except OSError as error:
-        raise ConfigError(f"study {name}", [f"{folder.uri} cannot be written: {error}"]) from None
+        lock.release()
+        raise _unwritable(folder, name, error) from None
     try:
-        folder.write(records.OWNER, json.dumps(records.owner()).encode())
         yield
     finally:
-        folder.delete(records.OWNER)
-        _leave_no_trace(folder.local)
+        with suppress(OSError):  # the folder may be gone, and what ended in it is told of then
+            folder.delete(records.OWNER)
+            _leave_no_trace(folder.local)
         lock.release()
 
 
@@ -67,7 +69,10 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
                 if is_mine():
                     folder.write(records.OWNER, json.dumps({**me, "beat": time.time()}).encode())
 
-    folder.write(records.OWNER, json.dumps({**me, "beat": time.time()}).encode())
+    try:
+        folder.write(records.OWNER, json.dumps({**me, "beat": time.time()}).encode())
+    except OSError as error:
+        raise _unwritable(folder, name, error) from None
     time.sleep(_SETTLE_S)
     if _read(folder).get("token") != me["token"]:
         raise _refusal(folder, name, _read(folder))
@@ -78,8 +83,9 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        if is_mine():  # else we were taken for dead, and another owner has the study
-            folder.delete(records.OWNER)
+        with suppress(OSError):
+            if is_mine():  # else we were taken for dead, and another owner has the study
+                folder.delete(records.OWNER)
 
 
 def _leave_no_trace(folder: Path) -> None:
@@ -96,6 +102,10 @@ def _read(folder: Folder) -> dict:
         return json.loads(folder.read(records.OWNER))
     except (OSError, ValueError):
         return {}
+
+
+def _unwritable(folder: Folder, name: str, error: OSError) -> ConfigError:
+    return ConfigError(f"study {name}", [f"{folder.uri} cannot be written: {error}"])
 
 
 def _refusal(folder: Folder, name: str, owner: dict) -> ConfigError:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.result import DONE
 
-from skdtune import records
+from skdtune import cluster, records
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
@@ -15,6 +16,7 @@ from skdtune.records import Record, Writer
 from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
+_LOOK_EVERY_S = 5.0  # whether Ray is there
 # Their checkpoints are of no more use. What failed is tried again by a resume, from where it was.
 # Of one that has finished the last one stays: it may be the winner's.
 _NEVER_AGAIN = (records.STOPPED, records.DIVERGED)
@@ -28,12 +30,17 @@ class Recorder(tune.Callback):
     def __init__(self, plan: Plan, writer: Writer, interrupt: Interrupt, progress: Progress):
         self.plan, self.study = plan, plan.study
         self.writer, self.interrupt, self.progress = writer, interrupt, progress
+        self._looked = time.monotonic()
         self.first_failures: list[str] | None = []  # None once a trial has ended without an error
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
         self.progress.refresh()
         if self.writer.error:
             self.interrupt.fail(f"the study cannot be written: {self.writer.error}")
+        if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            if cluster.is_lost():  # Tune would wait for its trials for ever
+                self.interrupt.fail("Ray has died on this machine")
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         record = self._record(trial)
@@ -52,31 +59,37 @@ class Recorder(tune.Callback):
         record.checkpoint = result.get("checkpoint", record.checkpoint)
         warnings = [line for line in result.get("warnings", []) if line not in record.warnings]
         record.warnings += warnings
-        if new or warnings:
+        if result.get(DONE) and OUTCOME not in result:  # the scheduler stops it: in this one write
+            self._end(record, records.STOPPED)
+        elif new or warnings:
             self._changed(record)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         record, result = self._record(trial), trial.last_result or {}
+        if record.has_ended:
+            return
         record.error, record.details = result.get("error", ""), result.get("details", "")
         outcome = result.get(OUTCOME)
         if outcome == STORAGE_FULL:
             self.interrupt.fail(f"the study's storage is full: {record.error}")
         if outcome in (None, STORAGE_FULL) and self.interrupt.reason:
             record.status = records.INTERRUPTED
+            self._changed(record)
         else:
             self._end(record, outcome or records.STOPPED)
-        self._changed(record)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         record = self._record(trial)
+        if record.has_ended:
+            return
         if self.interrupt.reason or self.plan.holds(record):  # the sampler was told first
             record.status = records.INTERRUPTED
+            self._changed(record)
         else:
             record.details = _error_text(trial)
             lines = record.details.strip().splitlines()
             record.error = lines[-1] if lines else "its process died"
             self._end(record, records.FAILED)
-        self._changed(record)
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles it into snapshots that nobody reads
@@ -89,6 +102,7 @@ class Recorder(tune.Callback):
         record.status = status
         if status in _NEVER_AGAIN:
             record.checkpoint = ""
+        self._changed(record)
         self.progress.ended(record)
         self._stop_when_hopeless(record)
 

@@ -2,7 +2,9 @@
 trial."""
 
 import dataclasses
+import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -159,6 +161,7 @@ def load(folder: Folder) -> Study:
 
 _LOCAL_PAUSES_S = (0.2, 1.0)  # before a write is tried again
 _STORE_PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)  # a store may be away for a moment
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN)  # so NFS says
 
 
 class Writer:
@@ -216,17 +219,18 @@ class Writer:
                     self._attempt(_clear, folder, f"{CHECKPOINTS}/{key}", kept)
 
     def _attempt(self, action: Callable[..., None], *arguments: object) -> None:
-        pauses_s = _LOCAL_PAUSES_S if self._study.folder.local else _STORE_PAUSES_S
-        for pause_s in (*pauses_s, None):
+        for tries in itertools.count():
             try:
                 action(*arguments)
                 return
             except Exception as error:  # noqa: BLE001 - a writer that dies in silence loses records
-                if pause_s is None:
+                is_away = self._study.folder.local is None or getattr(error, "errno", 0) in _AWAY
+                pauses_s = _STORE_PAUSES_S if is_away else _LOCAL_PAUSES_S
+                if tries >= len(pauses_s):
                     kept = error if isinstance(error, OSError) else OSError(repr(error))
                     self.error = self.error or kept
-                else:
-                    time.sleep(pause_s)
+                    return
+                time.sleep(pauses_s[tries])
 
 
 def _clear(folder: Folder, place: str, kept: str) -> None:

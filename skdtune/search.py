@@ -15,12 +15,13 @@ from skdtune import cluster, dry_run, flags, leaderboard, records, request, sess
 from skdtune.errors import NOTHING_FINISHED, run
 from skdtune.records import Study
 from skdtune.session import Ending
+from skdtune.terminal import Terminal
 
 
 def main(arguments: list[str]) -> int:
     _silence()
     wanted = request.read(_parser(), arguments)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     if wanted.options["check"]:
         dry_run.show(wanted, cluster.where(wanted.options["address"]), console)
         return 0

@@ -11,7 +11,7 @@ import torch
 
 from skdtune import records
 from skdtune.errors import ConfigError
-from skdtune.records import MODELS, Study
+from skdtune.records import MODELS, Record, Study
 from skdtune.space import BASELINE, SearchSpace
 from trainables import sections, shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
@@ -63,6 +63,12 @@ def is_given(config: dict) -> bool:
     return are_used(config) and not needs_own(config)
 
 
+def is_lost(study: Study, record: Record) -> bool:
+    """Whether the run that is to teach this one was lost, so that this one cannot be trained."""
+    lost = (records.DIVERGED, records.FAILED)
+    return bool(record.teacher) and study.records[record.teacher].status in lost
+
+
 def plain(config: dict) -> dict:
     """What the own teacher of such a trial is trained with: all but the method is the trial's."""
     return {**config, "method": {"name": BASELINE}}
@@ -75,6 +81,14 @@ def equipped(config: dict, folder: Folder, own: str = _OWN) -> dict:
         return config
     place = _place(folder, config["method"].get(_KEY), own)
     return {**config, "method": {**config["method"], _KEY: place.uri}}
+
+
+def kept(config: dict, folder: Folder) -> dict:
+    """The config with the copy of its teacher that the study in `folder` has: whatever becomes of
+    what was named, and wherever one is, it is the one that taught."""
+    teacher = config["method"].get(_KEY) if are_used(config) else None
+    has_copy = teacher is not None and _place(folder, teacher).exists(shipping.DESCRIPTION)
+    return equipped(config, folder) if has_copy else config
 
 
 def check(teachers: set[str | None], sets: Sets, folder: Folder) -> None:
@@ -118,8 +132,8 @@ def keep_own(folder: Folder, training: Training, model: dict, own: str = _OWN) -
 
 
 def take_baseline(study: Study) -> None:
-    """Makes the study's baseline its own teacher. Errors: NoTeacher when it has not finished or
-    its checkpoint is damaged."""
+    """Makes the study's baseline its own teacher. Errors: NoTeacher when it has not finished, or
+    its checkpoint is damaged; a resume then trains it again."""
     baseline = next(r for r in study.records.values() if r.role == records.BASELINE)
     if baseline.status != records.FINISHED:
         raise NoTeacher(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
@@ -127,6 +141,8 @@ def take_baseline(study: Study) -> None:
     training = Training(**baseline.config, device=torch.device("cpu"))
     training.resume(Checkpoints(folder, baseline.identity))
     if training.epoch < baseline.config["epochs"]:
+        baseline.status, baseline.ended = records.PENDING, None  # for a resume to go on with
+        study.save_record(baseline)
         raise NoTeacher(f"the teacher, trial {baseline.key}, has lost its last checkpoint")
     keep_own(study.folder, training, baseline.config["model"])
 
@@ -159,6 +175,8 @@ def _with_weights(folder: Folder, teacher: str) -> Folder:
     for candidate in (folder, *map(folder.folder, [_EXTRA, *trained])):
         if candidate.exists(shipping.DESCRIPTION):
             return candidate
+    if folder.local is not None and not folder.local.is_dir():
+        raise ValueError(f"no such folder: {folder.local}")
     raise ValueError(
         f"no model of skdtune.train there ({shipping.DESCRIPTION} and {shipping.WEIGHTS})"
     )
@@ -185,11 +203,12 @@ def _leak(teacher: Folder, sets: Sets) -> str:
     wanted, has = sets.unseen, shipping.unseen(teacher)
     if wanted is None or (has is not None and _is_within(wanted, has)):
         return ""
+    left_out = "" if not has else " but " + ", ".join(f"{k} {v}" for k, v in has.items())
     edits = {"train_on_validation": "false", **wanted}
     listed = " ".join(f"--set trial.data.{key}={value}" for key, value in edits.items())
     return (
-        "its training did not leave out the images that scores are taken on here, which would tell "
-        f"nothing then; train one that does: python -m skdtune.train CONFIG {listed}"
+        f"its training did not leave out the images that scores are taken on here{left_out}, which "
+        f"would tell nothing then; train one that does: python -m skdtune.train CONFIG {listed}"
     )
 
 

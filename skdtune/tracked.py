@@ -17,6 +17,7 @@ from trainables import metrics
 EXPERIMENT = "skdtune"
 STUDY_ID = "skdtune.study_id"
 STUDY, KIND, TRIAL = "skdtune.study", "skdtune.kind", "skdtune.trial"
+CONFIG = "skdtune.config"
 
 
 def exists(uri: str) -> bool:
@@ -47,7 +48,7 @@ def read_study(name: str, uri: str) -> Study | None:
         path = mlflow.artifacts.download_artifacts(
             run_id=parent.info.run_id, artifact_path="study.json", dst_path=folder, tracking_uri=uri
         )
-        study = Study(**json.loads(Path(path).read_text()))
+        study = Study(**json.loads(Path(path).read_text()), tracking_uri=uri)
     runs = search(client, [experiment.experiment_id], f"tags.`{STUDY_ID}` = '{study.id}'")
     for run in runs:
         if TRIAL in run.data.tags:
@@ -76,7 +77,7 @@ def _record(run: Run) -> Record:
         key=tags[TRIAL],
         role=tags["skdtune.role"],
         params=json.loads(tags["skdtune.params"]),
-        config=json.loads(tags["skdtune.config"]),
+        config=json.loads(tags[CONFIG]),
         status=tags.get("skdtune.outcome", records.RUNNING),
         epochs=[last] if last else [],
         error=tags.get("skdtune.error", ""),

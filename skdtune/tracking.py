@@ -18,7 +18,7 @@ from skdtune.artifacts import study_files
 from skdtune.leaderboard import rank
 from skdtune.records import Record, Study
 from skdtune.strict_yaml import dump
-from skdtune.tracked import EXPERIMENT, KIND, STUDY, STUDY_ID, TRIAL, search
+from skdtune.tracked import CONFIG, EXPERIMENT, KIND, STUDY, STUDY_ID, TRIAL, search
 from skdtune.tracking_uri import database
 from trainables import metrics
 
@@ -84,7 +84,7 @@ class Mirror:
         kept: dict[str, Run] = {}
         for run in runs:
             key = run.data.tags.get(TRIAL, "")
-            if key in kept:  # an answer was lost and the run was made again
+            if key in kept or not self._is_current(run):  # an answer was lost, the run made again
                 self.client.delete_run(run.info.run_id)
             else:
                 kept[key] = run
@@ -103,6 +103,12 @@ class Mirror:
             self.client.update_run(parent, status="RUNNING")
         self.experiment, self.parent = experiment, parent
         self.children = {key: _Child(run) for key, run in kept.items()}
+
+    def _is_current(self, run: Run) -> bool:
+        """Whether it is of the trial that has its key now: the key of a record that never reached
+        the disk is given anew. A long tag is cut off by MLflow."""
+        record = self.study.records.get(run.data.tags.get(TRIAL, ""))
+        return record is None or json.dumps(record.config).startswith(run.data.tags.get(CONFIG, ""))
 
     def _push_trial(self, record: Record, live: bool) -> None:
         status = _STATUS.get(record.status, "RUNNING" if live else "KILLED")
@@ -198,7 +204,7 @@ class Mirror:
             _PARENT: self.parent,
             "skdtune.role": record.role,
             "skdtune.method": record.config["method"]["name"],
-            "skdtune.config": json.dumps(record.config),
+            CONFIG: json.dumps(record.config),
             "skdtune.params": json.dumps(record.params),
         }
 

@@ -29,10 +29,11 @@ from skdtune import (
     teachers,
 )
 from skdtune.differences import differences
-from skdtune.errors import NOTHING_FINISHED, ConfigError, run, together
+from skdtune.errors import NOTHING_FINISHED, ConfigError, first_line, run, together
 from skdtune.provenance import git_commit, versions
 from skdtune.records import MODELS, Record, Study, Writer
 from skdtune.space import SearchSpace
+from skdtune.terminal import Terminal
 from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
 from trainables.storage import Folder
@@ -43,7 +44,7 @@ _MLFLOW_PATIENCE_S = 120.0  # at the end, for the models it has not taken yet
 def main(arguments: list[str]) -> int:
     options, wanted = _read(arguments)
     address = cluster.where(options["address"])
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal()
     study = _study(wanted, options)
     sets = preflight.load_data(wanted.fixed, final=True)
     _same_images(study, sets.fingerprint())
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
     teachers.check(taught, sets, study.folder)
     with lock.held(study.folder, study.name), contextlib.ExitStack() as stack:
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
-        left, room = [record for record in chosen if not record.has_ended], None
+        left, room = [r for r in chosen if not (r.has_ended or teachers.is_lost(study, r))], None
         if left and spread.is_of_use(wanted, address, len(left)):
             connected = spread.connected(wanted, study.folder, address, console.print)
             room = stack.enter_context(connected)
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
         if small:
             console.print(small)
         writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
-        stopped = None
+        stopped = lost = None
         try:
             desk = final.Desk(study, writer, console.print)
             if room:
@@ -72,8 +73,13 @@ def main(arguments: list[str]) -> int:
                 final.train(study, chosen, desk)
         except KeyboardInterrupt as error:
             stopped = error
+        except OSError as error:
+            lost = error
         finally:
-            writer.close()
+            try:
+                writer.close()
+            except OSError as error:
+                lost = error
             mirrored = uploader.close(
                 _MLFLOW_PATIENCE_S,
                 give_up=lambda: stopped is None and signals.received() is not None,
@@ -82,9 +88,11 @@ def main(arguments: list[str]) -> int:
         console.print(
             f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(study.folder.uri)}"
         )
-    if stopped:
+    if lost:
+        console.print(f"{study.folder.uri} cannot be written: {first_line(lost)}")
+    if stopped or lost:
         console.print("stopped; the same command goes on from here")
-        return signals.exit_code(stopped)
+        return signals.exit_code(stopped) if stopped else NOTHING_FINISHED
     return _conclude(study, console)
 
 
@@ -172,7 +180,7 @@ def _what(chosen: list[Record], wanted: SearchSpace, count: int) -> str:
 def _where(left: list[Record], wanted: SearchSpace, room: spread.Room | None) -> str:
     """Where it trains, so that a missing GPU is seen at once and not the next morning."""
     if not left:
-        return "all of them trained before"
+        return "nothing left to train"
     if room:
         return room.line
     if torch.cuda.is_available():

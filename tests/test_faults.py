@@ -183,6 +183,22 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_and_leaves_nothing_half(
         assert not (tmp_path / "studies").exists()
 
 
+def test_a_ray_that_dies_ends_the_search_and_the_study_goes_on(tmp_path: Path):
+    with started("search", *SEARCH, folder=tmp_path) as process:
+        wait_for(lambda: epochs_on_disk(tmp_path, "study") > 10, 90, "10 epochs on record")
+        (raylet,) = (
+            pid for pid in descendants(process.pid) if "raylet/raylet" in title(pid).split(" ")[0]
+        )
+        os.kill(raylet, signal.SIGKILL)
+        assert process.wait(90) == 1
+    text = (tmp_path / "search.out").read_text()
+    assert "Traceback" not in text
+    assert "stopped: Ray has died on this machine" in text
+    done = program("search", "--resume", "--name=study", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_whole(tmp_path)
+
+
 def test_a_study_that_can_no_longer_be_written_stops_and_says_so(tmp_path: Path):
     with started("search", *SEARCH, folder=tmp_path) as process:
         wait_for(lambda: epochs_on_disk(tmp_path, "study") > 10, 90, "10 epochs on record")

@@ -85,10 +85,12 @@ def test_the_result_holds_the_same_counts(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["seeds"] == {
         **{"asked": 5, "finished": 2, "diverged": 1, "failed": 1, "unfinished": 1},
+        "without_a_teacher": 0,
         "given_one_teacher": False,
     }
     assert result["compared"]["baseline"]["seeds"] == {
         **{"asked": 5, "finished": 5, "diverged": 0, "failed": 0, "unfinished": 0, "pairs": 2},
+        "without_a_teacher": 0,
         "given_one_teacher": False,
     }
     assert result["compared"]["baseline"]["test/loss"]["gain"]["values"] == [-0.25, -0.25]
@@ -96,6 +98,15 @@ def test_the_result_holds_the_same_counts(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result) == {"seeds", "compared"}
     assert result["compared"]["baseline"]["seeds"]["pairs"] == 0
+
+
+def test_a_seed_whose_teacher_was_lost_is_not_called_unfinished(tmp_path):
+    own = {**CONFIG, "method": {"name": "tf_kd_self"}}
+    study = ended(tmp_path, "+--", own)
+    study.records["teacher-1"].status = records.DIVERGED
+    line = conclusion.lines(study)[-1]
+    assert line.startswith("(no interval: 1 of 3 seeds; 1 without a teacher, 1 unfinished; ")
+    assert json.loads(conclusion.as_json(study))["seeds"]["without_a_teacher"] == 1
 
 
 def test_an_interval_of_seeds_that_share_a_teacher_says_so(tmp_path):

@@ -16,7 +16,8 @@ from skdtune import conclusion, final, final_run, records
 from skdtune import train as train_program
 from skdtune.errors import ConfigError
 from skdtune.records import Study, Writer
-from trainables import data, shipping
+from trainables import data, metrics, shipping
+from trainables.sources import DataError
 from trainables.storage import Folder
 
 CONFIG = {
@@ -156,6 +157,26 @@ def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
     train(study, lines.append)
     assert [record.status for record in study.records.values()] == ["failed", left]
     assert any("the same command goes on" in line for line in lines) == (left == "pending")
+
+
+def test_what_may_pass_is_tried_again_and_what_will_not_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(final, "_PAUSES_S", (0.0, 0.0))
+    errors = [OSError(5, "Input/output error"), None, DataError("damaged")]
+
+    def events(task):
+        error = errors.pop(0)
+        if error:
+            raise error
+        scores = dict.fromkeys(metrics.score_names("test"), 0.5)
+        yield {"report": {"epoch": 1, "loss/total": 1.0, **scores}, "checkpoint": ""}
+
+    monkeypatch.setattr(final_run, "events", events)
+    study = training(tmp_path)
+    train(study)
+    assert [(r.status, r.attempts) for r in study.records.values()] == [
+        ("finished", 2),
+        ("failed", 1),
+    ]
 
 
 def test_an_interrupted_training_goes_on_and_ends_as_the_unbroken_one(

@@ -1,8 +1,10 @@
 """One live owner a study: of two starts one wins, a dead owner's place is free, and the refusal
 names who holds it."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -169,6 +171,29 @@ def test_an_error_in_the_block_gives_the_study_up(tmp_path):
         raise KeyboardInterrupt
     assert not is_held(folder)
     with lock.held(folder, "tiny"):
+        pass
+
+
+def test_a_folder_that_is_gone_at_the_end_hides_nothing(tmp_path):
+    folder = Folder(tmp_path / "study")
+    with lock.held(folder, "tiny"):
+        shutil.rmtree(tmp_path / "study")
+    with lock.held(folder, "tiny"):
+        pass
+
+
+def test_a_storage_without_room_for_the_owner_is_one_line(tmp_path, monkeypatch):
+    def full(self, name, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write", full)
+        with (
+            pytest.raises(ConfigError, match=r"cannot be written"),
+            lock.held(Folder(tmp_path), "t"),
+        ):
+            pass
+    with lock.held(Folder(tmp_path), "tiny"):
         pass
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from skdtune import records
+from skdtune import recorder, records
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
@@ -323,3 +323,29 @@ def test_a_trial_that_is_put_back_has_not_ended(tmp_path):
     desk.fail("0002", "ActorDiedError: its process died", tmp_path)
     assert desk.study.records["0002"].status == records.INTERRUPTED
     assert desk.study.records["0002"].ended is None
+
+
+def test_a_stop_is_on_disk_with_the_epoch_that_led_to_it(desk):
+    """Else a driver killed between the two would let the trial go on past its rung."""
+    trial = desk.start("0002")
+    desk.epoch(trial, curve(2)[0], done=True)  # as Tune tells the callbacks before it acts
+    wait_for(lambda: not desk.writer._changed, 10, "the record to be written")
+    record = desk.study.records["0002"]
+    ended = record.ended
+    assert on_disk(desk, "0002").status == records.STOPPED
+    desk.interrupt.request("SIGTERM")
+    desk.complete(trial)
+    desk.recorder.on_trial_error(0, [], trial)
+    assert (record.status, record.ended, record.error) == (records.STOPPED, ended, "")
+    assert desk.output.getvalue().count("trial 0002 stopped") == 1
+
+
+def test_a_ray_that_has_died_stops_the_search(desk, monkeypatch):
+    lost = [False]
+    monkeypatch.setattr(recorder, "_LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr(recorder.cluster, "is_lost", lambda: lost[0])
+    desk.recorder.on_step_end(0, [])
+    assert not desk.interrupt.failure
+    lost[0] = True
+    desk.recorder.on_step_end(0, [])
+    assert desk.interrupt.failure == "Ray has died on this machine"

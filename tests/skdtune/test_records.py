@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import struct
 import threading
@@ -20,19 +21,20 @@ from trainables.storage import Folder
 
 
 class FullDisk(Folder):
-    """A folder whose first `failures` writes find no space left."""
+    """A folder whose first `failures` writes find no space left, or what else goes wrong."""
 
     failures = 10**9
 
-    def __init__(self, place):
+    def __init__(self, place, error: int = errno.ENOSPC):
         super().__init__(place)
+        self.error = error
         self.attempts: list[str] = []
         self.deleted: list[str] = []
 
     def write(self, name: str, data: bytes) -> None:
         self.attempts.append(name)
         if len(self.attempts) <= self.failures:
-            raise OSError(errno.ENOSPC, "No space left on device", name)
+            raise OSError(self.error, os.strerror(self.error), name)
         super().write(name, data)
 
     def delete(self, name: str = "") -> None:
@@ -308,6 +310,17 @@ def test_a_write_that_works_at_the_third_attempt_is_no_error(tmp_path, impatient
     assert writer.error is None
     assert impatient == [0.2, 1.0]
     assert json.loads(folder.read("trials/0000.json"))["key"] == "0000"
+
+
+def test_a_share_that_is_away_is_waited_for_as_a_store_is(tmp_path, impatient):
+    folder = FullDisk(tmp_path, errno.ESTALE)
+    study = simple(folder)
+    folder.failures = 4
+    writer = Writer(study)
+    writer.put(study.records["0000"])
+    writer.close()
+    assert writer.error is None
+    assert impatient == [0.2, 1.0, 5.0, 20.0]
 
 
 @pytest.mark.usefixtures("impatient")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from skdtune import records, teachers
+from skdtune import export, records, teachers
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan
 from tests.programs import program, read_study
-from tests.skdtune.builders import build_space, new_study
+from tests.skdtune.builders import build_space, curve, new_study
 from trainables import data, models, shipping
 from trainables.storage import Folder
 
@@ -84,6 +84,22 @@ def test_a_trial_gets_the_studys_copy_and_the_record_keeps_the_name(tmp_path: Pa
     teachers.bring(teachers.named(space), study.folder)
 
 
+def test_the_final_training_learns_from_the_copy_that_taught_in_the_search(tmp_path: Path):
+    place = save(tmp_path / "t")
+    space = space_of(f"kd, teacher: {place}")
+    study = new_study(tmp_path / "s", space)
+    assert teachers.kept(study.records["0000"].config, study.folder)["method"]["teacher"] == place
+    teachers.bring(teachers.named(space), study.folder)
+    save(tmp_path / "t", classes=("1", "0", "2", "3"))  # trained again since
+    for record in study.records.values():
+        record.status, record.epochs = records.FINISHED, curve(0)
+    best = export.document(study)
+    assert best["trial"]["method"]["teacher"].startswith(study.folder.uri)
+    taught = shipping.load(best["trial"]["method"]["teacher"])
+    assert taught.classes == ("0", "1", "2", "3")
+    assert best["compare"]["baseline"]["method"] == {"name": "cross_entropy"}
+
+
 def test_every_teacher_that_does_not_fit_is_named_at_once(tmp_path: Path):
     wanted = {
         str(tmp_path / "none"),
@@ -101,7 +117,7 @@ def test_every_teacher_that_does_not_fit_is_named_at_once(tmp_path: Path):
     text = str(caught.value)
     assert "5 problems" in text
     for name, what in [
-        ("none", "no model of skdtune.train there"),
+        ("none", f"no such folder: {tmp_path / 'none'}"),
         ("two", "it knows 2 classes"),
         ("swapped", "in this order"),
         ("grey", "cannot take images of (3, 8, 8)"),
@@ -157,6 +173,16 @@ def test_an_unfinished_baseline_is_no_teacher(tmp_path: Path):
     study.records["0001"].status = records.DIVERGED
     with pytest.raises(teachers.NoTeacher, match="trial 0001, diverged"):
         teachers.take_baseline(study)
+
+
+def test_a_baseline_whose_checkpoint_is_lost_is_trained_again_by_a_resume(tmp_path: Path):
+    study = new_study(tmp_path, space_of("tf_kd_self"))
+    study.save()
+    baseline = study.records["0001"]
+    baseline.status, baseline.ended = records.FINISHED, 1.0
+    with pytest.raises(teachers.NoTeacher, match="has lost its last checkpoint"):
+        teachers.take_baseline(study)
+    assert records.load(study.folder).records["0001"].status == records.PENDING
 
 
 def test_a_plan_of_one_role_runs_that_alone(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The MLflow mirror against a real database: equal to the records, repeatable, and whole again
 after anything that was lost on the way."""
 
+import copy
 import csv
 import io
 import json
@@ -454,6 +455,7 @@ def test_the_leaderboard_from_the_server_is_that_of_the_disk(tmp_path, uri, name
 
 def test_the_same_best_config_is_exported_from_server_and_disk(tmp_path, uri):
     study = mixed_study(tmp_path)
+    study.tracking_uri = uri
     push(study, uri)
     assert best_yaml(read_study_of(study, uri)) == best_yaml(study)
 
@@ -553,3 +555,15 @@ def test_a_training_of_the_same_name_does_not_hide_the_search(tmp_path, uri):
     training.kind, training.created = "training", study.created + 1000
     push(training, uri)
     assert read_study("namesakes", uri).id == study.id
+
+
+def test_a_key_that_was_given_anew_has_nothing_of_the_trial_before(tmp_path, uri):
+    """A record that never reached the disk was mirrored all the same."""
+    study = mixed_study(tmp_path)
+    lost = copy.deepcopy(study)
+    lost.records["0002"].config["method"]["alpha"] = 0.0123
+    push(lost, uri)
+    push(study, uri)
+    assert_mirrored(uri, study)
+    read = read_study(study.name, uri)
+    assert read.records["0002"].config == study.records["0002"].config

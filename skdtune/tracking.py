@@ -113,18 +113,19 @@ class Mirror:
     def _push_trial(self, record: Record, live: bool) -> None:
         status = _STATUS.get(record.status, "RUNNING" if live else "KILLED")
         epochs = list(record.epochs)
-        mark = f"{len(epochs)} epochs, attempt {record.attempts}, {record.status}, {status}"
         child = self.children.get(record.key)
         if child is None:
             tags = self._trial_tags(record)
             run = self._create(self.experiment, f"trial {record.key}", record.started, tags)
             child = self.children[record.key] = _Child(run)
+        known = int((child.mark or "0").split()[0])  # more than a disk that could not be written
+        count = max(known, len(epochs))
+        mark = f"{count} epochs, attempt {record.attempts}, {record.status}, {status}"
         if child.mark != mark:
             params = []
             if not child.mark:
                 self._write(child, dump(record.config), "config.yaml")
                 params = _params(record.config)
-            known = int((child.mark or "0").split()[0])
             points = [point for report in epochs[known:] for point in _points(report)]
             tags = {"skdtune.outcome": record.status, "skdtune.attempts": record.attempts}
             tags |= {"skdtune.node": record.host, "skdtune.device": record.device}

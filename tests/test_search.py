@@ -115,6 +115,7 @@ def test_a_changed_space_is_refused_with_the_difference(searched: Path):
     assert "0.5 asked" in changed.stderr
 
 
+@pytest.mark.timeout(500)
 def test_export_trains_and_ships(searched: Path):
     assert program("export", "first", folder=searched).returncode == 0
     best = yaml.safe_load((searched / "best.yaml").read_text())
@@ -122,7 +123,7 @@ def test_export_trains_and_ships(searched: Path):
         "winner"
     ]
     assert best["trial"] == read_study(searched, "first").records[winner].config
-    done = program("train", "best.yaml", "--seeds=2", folder=searched)
+    done = program("train", "best.yaml", "--seeds=2", folder=searched, timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((searched / "trained/first/result.json").read_text())
     beside = results["compared"]["baseline"]["test/accuracy"]

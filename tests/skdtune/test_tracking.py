@@ -29,6 +29,7 @@ from tests.skdtune.builders import (
     server_content,
     server_runs,
 )
+from trainables import metrics
 from trainables.storage import Folder
 
 
@@ -567,3 +568,19 @@ def test_a_key_that_was_given_anew_has_nothing_of_the_trial_before(tmp_path, uri
     assert_mirrored(uri, study)
     read = read_study(study.name, uri)
     assert read.records["0002"].config == study.records["0002"].config
+
+
+def test_an_epoch_that_is_trained_again_is_there_once(tmp_path, uri):
+    """The disk could not be written, so a resume begins behind what the server has."""
+    study = mixed_study(tmp_path)
+    record = study.records["0002"]
+    record.epochs = curve(2)[:3]
+    record.status, record.ended = records.RUNNING, None
+    push(study, uri, live=True)
+    record.epochs, record.attempts = curve(2)[:2], record.attempts + 1
+    push(study, uri, live=True)
+    record.epochs = [{**line, metrics.TIMESTAMP: line[metrics.TIMESTAMP] + 9} for line in curve(2)]
+    push(study, uri, live=True)
+    (run,) = (r for r in server_runs(uri, study) if r.data.tags.get("skdtune.trial") == "0002")
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val/loss")
+    assert sorted(metric.step for metric in history) == list(range(1, len(curve(2)) + 1))

@@ -80,9 +80,14 @@ def disconnect() -> None:
 
 
 def is_lost() -> bool:
-    """Whether the node that this process belongs to is gone from the cluster it is connected to."""
+    """Whether the node that this process belongs to is gone from the cluster it is connected to;
+    a head that does not answer says nothing of that."""
     own = ray.get_runtime_context().get_node_id()
-    return not any(node["Alive"] and node["NodeID"] == own for node in ray.nodes())
+    try:
+        found = ray.nodes()
+    except (ray.exceptions.RayError, RuntimeError, OSError):
+        return False
+    return not any(node["Alive"] and node["NodeID"] == own for node in found)
 
 
 def joined() -> str:

@@ -120,6 +120,7 @@ def _processes(
         for process in running:
             process.join(5)
             process.kill()
+            process.join()
 
 
 def _serve(pipe: Connection, sections: dict, device: torch.device, threads: int) -> None:

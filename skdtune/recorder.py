@@ -1,4 +1,5 @@
-"""Tune's events to the study's records. It touches memory and hands records on; it never waits."""
+"""Tune's events to the study's records. It touches memory and hands records on; all it asks for,
+every few seconds, is whether Ray is still there."""
 
 import re
 import time

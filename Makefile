@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: search test test-slow lint bench bench-gpu ui lock clean
+MINUTES ?= 120
+SEED ?= 0
+
+.PHONY: search test test-slow soak lint bench bench-gpu ui lock clean
 
 search: $(VENV)/.installed
 	$(RUN) -m skdtune.search quickstart
@@ -18,6 +21,10 @@ test-slow: $(VENV)/.installed
 	$(RUN) -m pytest -m slow --ignore=$(INSTALL) tests/cluster
 	$(RUN) -m pytest -m slow -n 2 --dist loadfile tests/skdtune tests/test_*.py
 	$(RUN) -m pytest -m slow -n 2 $(INSTALL) tests/trainables
+
+# Searches and final trainings under faults at random: `make soak MINUTES=30 SEED=7`.
+soak: $(VENV)/.installed
+	$(RUN) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -125,6 +125,14 @@ def trial_workers(pid: int) -> list[int]:
     return [child for child in descendants(pid) if title(child).startswith(names)]
 
 
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended but was not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def title(pid: int) -> str:
     """A process's command line, or what it calls itself; empty once it has ended."""
     try:

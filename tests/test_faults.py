@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from skdtune import records
 from tests.programs import (
+    alive,
     descendants,
     epochs_on_disk,
     program,
@@ -38,14 +39,6 @@ def ended(folder: Path) -> dict[str, bytes]:
         if json.loads(data)["status"] in records.ENDED:
             found[path.name] = data
     return found
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended but was not reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def assert_whole(folder: Path, trials: int = 7) -> None:

@@ -65,7 +65,8 @@ def lines(study: Study) -> list[str]:
             "one seed: no interval" if len(seeds) == 1 else f"no interval: 1 of {len(seeds)} seeds"
         )
     given = [_GIVEN] if _is_given(seeds) else []
-    asides = [what, *_lost(study, seeds), *given, "test set", f"records in {study.folder.uri}"]
+    where = [f"records in {study.folder.uri}"] if study.folder else []
+    asides = [what, *_lost(study, seeds), *given, "test set", *where]
     return [*told, f"({'; '.join(asides)})"]
 
 

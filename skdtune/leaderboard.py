@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from skdtune import flags, records
+from skdtune import conclusion, flags, records
 from skdtune.comparison import ahead
 from skdtune.errors import run
-from skdtune.estimate import estimate
 from skdtune.plan import is_beside
 from skdtune.records import Record, Study
 from skdtune.settings import LOWER_IS_BETTER
@@ -55,7 +54,7 @@ class Row:
 @dataclass(frozen=True)
 class Board:
     """kind: of the study. winner: the best trial of the search that came to its full budget; None
-    while there is none, and of a final training, whose seeds are one result."""
+    while there is none, and of a final training, whose seeds are one result: `told` in lines."""
 
     study: str
     kind: str
@@ -64,6 +63,7 @@ class Board:
     winner: Row | None
     default: Row | None
     baseline: Row | None
+    told: list[str]
 
 
 def rank(study: Study) -> Board:
@@ -103,6 +103,7 @@ def rank(study: Study) -> Board:
         winner=next((row for row in full if is_search and not is_beside(row.record)), None),
         default=next((row for row in full if row.record.role in _REFERENCES), None),
         baseline=next((row for row in full if row.is_baseline), None),
+        told=[] if is_search else conclusion.lines(study),
     )
 
 
@@ -172,12 +173,7 @@ def summary(board: Board) -> list[str]:
     """The winner beside the authors' default and the baseline, with their difference; of a final
     training its result."""
     if board.kind != "search":
-        seeds = [r.record for r in board.rows if r.record.role == records.SEED]
-        ended = [r.last[board.metric] for r in seeds if r.status == records.FINISHED]
-        told = (
-            f"{estimate(ended)} over {len(ended)} of {len(seeds)} seeds" if ended else "no seed yet"
-        )
-        return [f"{board.metric} {told}"]
+        return board.told
     if board.winner is None:
         return ["no trial of the search has come to its full budget"]
     winner = board.winner

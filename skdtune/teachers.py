@@ -65,8 +65,8 @@ def is_given(config: dict) -> bool:
 
 def is_lost(study: Study, record: Record) -> bool:
     """Whether the run that is to teach this one was lost, so that this one cannot be trained."""
-    lost = (records.DIVERGED, records.FAILED)
-    return bool(record.teacher) and study.records[record.teacher].status in lost
+    teacher = study.records.get(record.teacher)
+    return teacher is not None and teacher.status in (records.DIVERGED, records.FAILED)
 
 
 def plain(config: dict) -> dict:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from skdtune import export, final, leaderboard, records
+from skdtune import conclusion, export, final, leaderboard, records
 from skdtune.errors import ConfigError
 from skdtune.leaderboard import Board, rank
 from skdtune.plan import Plan
 from skdtune.records import Study
 from tests.skdtune import builders
 from tests.skdtune.test_final import CONFIG
+from trainables import metrics
 from trainables.storage import Folder
 
 EPOCHS = 4
@@ -332,10 +333,14 @@ def test_a_final_training_shows_its_result_and_no_winner(tmp_path) -> None:
     final.add_seeds(study, CONFIG, 3, {"plain": CONFIG})
     for key, score in (("seed-0", 0.9), ("seed-1", 0.8), ("plain-0", 0.95)):
         record = study.records[key]
-        record.status, record.epochs = records.FINISHED, [{"test/accuracy": score}]
+        scores = dict.fromkeys(metrics.score_names(metrics.TEST), score)
+        record.status, record.epochs = records.FINISHED, [scores]
     board = rank(study)
     assert board.metric == "test/accuracy"
     assert board.winner is None
-    assert leaderboard.summary(board) == ["test/accuracy 0.8500 ± 0.6353 over 2 of 3 seeds"]
+    lines = leaderboard.summary(board)
+    assert lines == conclusion.lines(study), "what the training itself has said"
+    assert "test/accuracy  0.8500 ± 0.6353" in lines
+    assert any("-0.0500 over plain (0.9500" in line for line in lines)
     with pytest.raises(ConfigError, match="it is a final training"):
         export.document(study)

@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
     if stopped or lost:
         console.print("stopped; the same command goes on from here")
         return signals.exit_code(stopped) if stopped else NOTHING_FINISHED
-    return _conclude(study, console)
+    return _conclude(study, uploader.run_id if mirrored else "", console)
 
 
 def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
@@ -197,20 +197,23 @@ def _name(study: object) -> str | None:
         return None
 
 
-def _conclude(study: Study, console: Console) -> int:
-    """Prints the result and how to use the models."""
+def _conclude(study: Study, run_id: str, console: Console) -> int:
+    """Prints the result and how to use the models. run_id: of MLflow, when it has them."""
     for line in conclusion.lines(study):
         console.print(line)
     finished = conclusion.finished_seeds(study)
     if not finished:
         return NOTHING_FINISHED
-    model = Path(study.folder.uri) / MODELS / finished[0].key
+    key = finished[0].key
+    model = Path(study.folder.uri) / MODELS / key
     console.print(
         "use a model on float images [B, C, H, W] in [0, 1]:\n"
         f"  from trainables.shipping import load; model = load({str(model)!r})\n"
         f"  import mlflow; model = mlflow.pytorch.load_model({str(model / 'mlflow')!r})\n"
         "  # nothing is unpickled with MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false in the environment"
     )
+    if run_id:
+        console.print(f"in MLflow, {study.tracking_uri}: runs:/{run_id}/{MODELS}/{key}")
     return 0
 
 

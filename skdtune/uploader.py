@@ -22,6 +22,7 @@ class Uploader:
     def __init__(self, study: Study, uri: str, warn: Callable[[str], None]):
         self.study, self.uri, self.warn = study, uri, warn
         self.complete = False
+        self.run_id = ""  # of the study, once MLflow has it
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
         self._thread.start()
@@ -46,6 +47,7 @@ class Uploader:
 
                     mirror = Mirror(self.study, self.uri)
                 mirror.push(live=not closing)
+                self.run_id = mirror.parent
             except Exception as error:  # noqa: BLE001 - whatever a server does, the search goes on
                 if not is_down:
                     self.warn(f"MLflow at {self.uri} cannot be written: {first_line(error)}")

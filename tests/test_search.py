@@ -147,6 +147,7 @@ def test_export_trains_and_ships(searched: Path):
     parent = next(
         r for r in runs_of(searched, "first") if r.data.tags["skdtune.kind"] == "training"
     )
+    assert f"runs:/{parent.info.run_id}/models/seed-0" in done.stdout
     assert parent.data.tags["skdtune.from_study_id"] == read_study(searched, "first").id
 
 

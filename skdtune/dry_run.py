@@ -61,7 +61,8 @@ def show(request: Request, address: str, console: Console) -> None:
         )
         table.add_row(path, distributions.describe(parameter.distribution) + only)
     console.print(table)
-    for line in (note, preflight.batch_note(facts["batch_size"], facts["train"])):
+    small = preflight.batch_note(facts["batch_size"], facts["train"])
+    for line in (note, small, *space.moved()):
         if line:
             console.print(line)
     if resources.gpu and address == cluster.LOCAL:

@@ -82,6 +82,8 @@ class Parser:
         flags = [flag for action in self.parser._actions for flag in action.option_strings]
         for word in unknown:
             guess = nearest(word.split("=")[0], flags)
+            if word.startswith("-") and not guess and "--set" in flags:
+                guess = "; keys of the space are edited with --set PATH=VALUE"
             self.problems.append(
                 f"{word}: no such {'flag' if word.startswith('-') else 'argument'}{guess}"
             )

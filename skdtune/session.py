@@ -83,7 +83,8 @@ def run(request: Request, console: Console) -> Ending:
                 plan = Plan(study, request.space, resources)
                 small = preflight.batch_note(facts["batch_size"], facts["train"])
                 sharing = mps.note(served) if resources.gpu and shares else ""
-                for line in (*_headline(plan, slots.now(), address), note, sharing, small):
+                said = [*_headline(plan, slots.now(), address), note, sharing, small]
+                for line in [*said, *request.space.moved()]:
                     if line:
                         console.print(line)
                 interrupt, mirrored = _search(plan, resources, slots, console)

@@ -103,6 +103,18 @@ class SearchSpace:
             for path, value in {**fixed, **values}.items()
         )
 
+    def moved(self) -> list[str]:
+        """A line for each default that its range leaves out: what the first trial has instead, and
+        with it the baseline where it is not of the method."""
+        given, lines = self.first_trials()[0], []
+        for path, value in self.first_values(given).items():
+            default = self._signature_default(path, given)
+            if path in given or default in (None, value):
+                continue
+            whose = "first trial" if path.startswith("method/") else "first trial and baseline"
+            lines.append(f"{path}: its range leaves out the default, {default}; {whose}: {value}")
+        return lines
+
     def _default(self, parameter: Parameter, given: dict[str, Any]) -> Any:
         default = self._signature_default(parameter.path, given)
         if distributions.holds(parameter.distribution, default):

@@ -46,6 +46,12 @@ def test_all_problems_are_found_and_the_sound_flags_still_read(parser: flags.Par
     assert values["format"] is None
 
 
+def test_a_flag_that_may_be_a_key_of_the_space_is_told_how_to_set_it(parser: flags.Parser) -> None:
+    parser.read(["--batch-size=64"])
+    hint = "keys of the space are edited with --set PATH=VALUE"
+    assert parser.problems == [f"--batch-size=64: no such flag; {hint}"]
+
+
 def test_a_flag_without_its_value_does_not_take_the_next_one_of_its_kind(
     parser: flags.Parser,
 ) -> None:

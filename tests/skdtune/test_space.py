@@ -72,6 +72,7 @@ class TestEveryShippedSpace:
         given_values = wanted.first_values(wanted.first_trials()[0])
         by_signature = wanted.first_values({})
         assert set(given_values) == set(by_signature)
+        assert wanted.moved() == []
         config = wanted.config(given_values)
         assert sections.problems(config) == []
         method = config["method"]
@@ -238,6 +239,19 @@ def test_a_default_outside_the_range_gives_way_to_its_centre() -> None:
     assert read(text).first_values({}) == {"optim/lr": pytest.approx(0.3)}
     text = FIXED.replace("optim: {}", "optim: {lr: {type: float, low: 0.01, high: 1.0, log: true}}")
     assert read(text).first_values({}) == {"optim/lr": 0.1}
+
+
+def test_a_default_that_its_range_leaves_out_is_told() -> None:
+    lower = "optim: {lr: {type: float, low: 0.01, high: 0.03}, momentum: 0.5}"
+    text = FIXED.replace("optim: {}", lower)
+    assert read(text).moved() == [
+        "optim/lr: its range leaves out the default, 0.1; first trial and baseline: 0.02"
+    ]
+    assert read(text.replace("0.03", "0.3")).moved() == []
+    assert read(text + "search: {first_trials: [{optim/lr: 0.01}]}\n").moved() == []
+    method = "{name: drg_dsr, alpha: {type: float, low: 3, high: 5}}"
+    (line,) = read(FIXED.replace("{name: cross_entropy}", method)).moved()
+    assert line == "method/alpha: its range leaves out the default, 0.2; first trial: 4.0"
 
 
 def test_a_space_with_nothing_to_search_is_one_trial() -> None:

@@ -3,6 +3,7 @@ goes on with."""
 
 import uuid
 from collections import Counter, deque
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -106,9 +107,9 @@ def is_beside(record: Record) -> bool:
     return record.role == records.BASELINE and record.key != _key(0)
 
 
-def add_references(study: Study, space: SearchSpace) -> None:
+def add_references(study: Study, space: SearchSpace, warm: Sequence[dict[str, Any]] = ()) -> None:
     """Puts the first trials and the baseline on the books of a new study; both run to the full
-    budget.
+    budget. Behind them come the settings of `warm`, as trials of the search.
 
     A space of the baseline's own method needs none beside it: its first trial is the baseline.
     """
@@ -120,6 +121,8 @@ def add_references(study: Study, space: SearchSpace) -> None:
         _add(study, role, values, space.config(values))
         if index == 0 and not own:
             _add(study, records.BASELINE, {}, space.baseline_config())
+    for values in warm:
+        _add(study, records.SEARCH, values, space.config(values))
 
 
 def _add(study: Study, role: str, params: dict[str, Any], config: dict) -> Record:

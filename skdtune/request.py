@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from skdtune import distributions, flags, places, records, space
+from skdtune import distributions, flags, places, records, space, warm_start
 from skdtune.errors import ConfigError, together
-from skdtune.finding import STUDIES, newest, on_disk
+from skdtune.finding import STUDIES, find, newest, on_disk
 from skdtune.plan import is_beside
 from skdtune.records import Study
 from skdtune.space import SearchSpace
 from skdtune.strict_yaml import Document
+from skdtune.warm_start import WarmStart
 from trainables import sections
 from trainables.storage import Folder
 
@@ -22,12 +23,13 @@ DEFAULT_SPACE = "quickstart"
 @dataclass(frozen=True)
 class Request:
     """space: with all edits. name, folder: of the study. old: the study to resume, as it was
-    found."""
+    found. warm: what an earlier study gives a new one."""
 
     space: SearchSpace
     name: str
     folder: Folder
     old: Study | None
+    warm: WarmStart
     options: dict[str, Any]
 
 
@@ -37,7 +39,7 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
     options = parser.read(arguments)
     if parser.problems:
         errors.append(ConfigError(parser.program, parser.problems))
-    old, wanted, place = None, None, None
+    old, wanted, warm, place = None, None, WarmStart(), None
     edits, problems = flags.overrides(options["set"])
     if problems:
         errors.append(ConfigError("--set", problems))
@@ -47,6 +49,8 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
         errors.append(error)
     try:
         wanted = _space(options, edits, old)
+        if old is None and wanted.search.warm_start:
+            warm = _warm(wanted, options["tracking_uri"])
     except ConfigError as error:
         errors.append(error)
     try:
@@ -58,7 +62,7 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
         errors.append(error)
     if errors:
         raise together(errors)
-    return Request(wanted, *place, old, options)
+    return Request(wanted, *place, old, warm, options)
 
 
 def _existing(options: dict[str, Any]) -> Study:
@@ -106,6 +110,12 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
     document = copy.deepcopy(old.space)
     override(document)
     return space.build(Document(document), old.space_name, f"study {old.name}")
+
+
+def _warm(wanted: SearchSpace, tracking_uri: str | None) -> WarmStart:
+    """From the study on this disk, else from MLflow."""
+    study = wanted.search.warm_start.study
+    return warm_start.choose(wanted, find(study, None if on_disk(study) else tracking_uri))
 
 
 def _settle(data: dict, edits: list) -> None:

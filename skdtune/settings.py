@@ -34,9 +34,18 @@ class Scheduler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """study: an earlier search, by its name, folder or URI. trials: how many of its best settings
+    are tried behind the first trials."""
+
+    study: str
+    trials: Count = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
-    """trials: how many settings are tried, the first trials among them; the baseline runs beside
-    them."""
+    """trials: how many settings are tried, the first trials and those of `warm_start` among them;
+    the baseline runs beside them."""
 
     metric: Metric = "val/accuracy"
     mode: Literal["max", "min"] = "max"
@@ -44,6 +53,7 @@ class Search:
     sampler: Sampler = field(default_factory=Sampler)
     scheduler: Scheduler = field(default_factory=Scheduler)
     first_trials: list = field(default_factory=list)
+    warm_start: WarmStart | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +69,12 @@ def search(data: Any) -> tuple[Search, list[Problem]]:
     """The search settings of a space, or the defaults and what is wrong."""
     if not isinstance(data, dict):
         return Search(), [("search", "must be a section of settings")]
-    data, problems = dict(data), []
-    for key, kind in (("sampler", Sampler), ("scheduler", Scheduler)):
-        if key in data:
-            data[key], found = section(f"search.{key}", kind, data[key])
+    data, nested, problems = dict(data), {}, []
+    for key, kind in (("sampler", Sampler), ("scheduler", Scheduler), ("warm_start", WarmStart)):
+        asked = data.pop(key, None)
+        if asked is not None:
+            nested[key], found = section(f"search.{key}", kind, asked)
             problems += found
-    nested = {key: data.pop(key) for key in ("sampler", "scheduler") if key in data}
     first = data.pop("first_trials", [])
     if not isinstance(first, list) or not all(isinstance(entry, dict) for entry in first):
         problems.append(
@@ -73,7 +83,7 @@ def search(data: Any) -> tuple[Search, list[Problem]]:
     if "mode" not in data and data.get("metric") in LOWER_IS_BETTER:
         data["mode"] = "min"
     search, found = section("search", Search, data)
-    problems += found
+    search, problems = search or Search(), problems + found
     better = "min" if search.metric in LOWER_IS_BETTER else "max"
     if not found and search.mode != better:
         problems.append(
@@ -83,8 +93,8 @@ def search(data: Any) -> tuple[Search, list[Problem]]:
 
 
 def section(place: str, kind: type, data: Any) -> tuple[Any, list[Problem]]:
-    """The settings object of a section, or its defaults and what is wrong."""
+    """The settings object of a section, or None and what is wrong."""
     if not isinstance(data, dict):
-        return kind(), [(place, "must be a section of settings")]
+        return None, [(place, "must be a section of settings")]
     found = argument_problems(place, data, kind.__init__, f"{place} has no such setting")
-    return (kind(), found) if found else (kind(**data), [])
+    return (None, found) if found else (kind(**data), [])

@@ -201,6 +201,7 @@ def build(document: Document, name: str, source: str) -> SearchSpace:
     problems += found
     compare, found = comparison.read(data.get("compare"), fixed)
     problems += found
+    requested = requested or Resources()
     space = SearchSpace(name, data, fixed, parameters, search, requested, compare)
     problems += space_checks.problems(space, already=problems)
     if problems:

@@ -123,6 +123,15 @@ def _settled_problems(space: "SearchSpace") -> list[Problem]:
     for kind, asked in (("cpu", space.resources.cpu), ("gpu", space.resources.gpu)):
         if asked != round(asked, 4):
             found.append((f"resources.{kind}", f"{asked}: Ray divides no finer than 0.0001"))
+    warm, first = search.warm_start, max(1, len(search.first_trials))
+    if warm and first + warm.trials > search.trials:
+        beside = f"beside {first} first trial{'s' if first > 1 else ''}"
+        found.append(
+            (
+                "search.warm_start.trials",
+                f"{warm.trials}: {beside} that is more than search.trials ({search.trials})",
+            )
+        )
     if len(search.first_trials) > search.trials:
         count = len(search.first_trials)
         found.append(

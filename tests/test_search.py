@@ -167,6 +167,22 @@ def test_a_study_grows_and_its_optuna_study_knows_the_old_trials(searched: Path)
     assert {name: new[name] for name in old} == old
 
 
+def test_another_search_begins_with_the_best_settings_of_the_first(searched: Path):
+    warm = ["--set=search.warm_start.study=first", "--set=search.warm_start.trials=2"]
+    again = program(
+        "search", "--name=warm", "--trials=4", "--epochs=2", *warm, folder=searched, timeout_s=240
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    board = json.loads(program("leaderboard", "first", "--format=json", folder=searched).stdout)
+    ranked = [t for t in board["trials"] if t["status"] == "finished" and t["role"] == "search"]
+    best = ranked[:2]
+    assert len(best) == 2
+    told = f"from study first, tried first: trials {best[0]['trial']}, {best[1]['trial']}\n"
+    assert told in again.stdout
+    found = read_study(searched, "warm").records
+    assert [found[key].params for key in ("0002", "0003")] == [trial["params"] for trial in best]
+
+
 @pytest.mark.timeout(600)
 def test_real_images_on_resnet20(tmp_path: Path):
     images = os.environ.get("SKDTUNE_CIFAR100_MINI")

@@ -13,6 +13,7 @@ from rich.console import Console
 from skdtune import dry_run, preflight
 from skdtune.errors import ConfigError
 from skdtune.request import Request
+from skdtune.warm_start import WarmStart
 from tests.skdtune.builders import build_space
 from tests.trainables.layouts import cub200, cut
 from tests.trainables.workers import workers_of
@@ -42,7 +43,9 @@ def _alone():
 def checked(tmp_path, batch_size: int) -> str:
     """What `--check` prints."""
     space = build_space(SPACE.format(root=tmp_path, batch_size=batch_size))
-    wanted = Request(space, "tiny", Folder(tmp_path / "study"), None, {"concurrency": None})
+    wanted = Request(
+        space, "tiny", Folder(tmp_path / "study"), None, WarmStart(), {"concurrency": None}
+    )
     out = io.StringIO()
     dry_run.show(wanted, "local", Console(file=out, width=200))
     return out.getvalue()

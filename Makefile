@@ -40,6 +40,7 @@ bench-gpu: $(VENV)/.installed
 
 # The MLflow UI over the default database, on this machine alone.
 ui: $(VENV)/.installed
+	@echo "http://localhost:5000/#/experiments/1?workflowType=machine_learning"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow server \
 		--host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
 		--allowed-hosts "localhost:*,127.0.0.1:*"

@@ -23,8 +23,9 @@ from skdtune.settings import LOWER_IS_BETTER
 from trainables import metrics
 
 _TIE_BREAK = "val/loss"
+_VALUES = "searched values"
 _REFERENCES = (records.DEFAULT, records.FIRST)
-_LABELS = {
+LABELS = {  # what a person calls a trial of that role
     records.BASELINE: "baseline",
     records.DEFAULT: "authors' default",
     records.FIRST: "first trial",
@@ -144,29 +145,38 @@ def show(board: Board, console: Console) -> None:
     table = Table(
         title=escape(f"study {board.study}"), title_justify="left", box=None, padding=(0, 2, 0, 0)
     )
-    for column in ("rank", "trial", "", "status", "epochs", board.metric, "vs baseline"):
+    for column in columns(board):
         table.add_column(
-            column, justify="right" if column in ("rank", "epochs", board.metric) else "left"
+            column,
+            justify="right" if column in ("rank", "epochs", board.metric) else "left",
+            overflow="fold" if column == _VALUES else "ellipsis",
         )
-    table.add_column("searched values", overflow="fold")
     for row in board.rows:
-        record = row.record
-        table.add_row(
-            str(row.place),
-            row.key,
-            {records.BASELINE: "baseline", records.DEFAULT: "authors' default"}.get(
-                record.role, ""
-            ),
-            record.status,
-            f"{record.epoch}/{record.config['epochs']}",
-            _number(row.score),
-            "" if row.is_baseline else _signed(row.gain),
-            escape(", ".join(f"{path} {_plain(value)}" for path, value in record.params.items())),
-            style="bold" if row is board.winner else None,
-        )
+        style = "bold" if row is board.winner else None
+        table.add_row(*map(escape, cells(row)), style=style)
     console.print(table)
     for line in summary(board):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def columns(board: Board) -> list[str]:
+    """The heads of the table's columns."""
+    return ["rank", "trial", "", "status", "epochs", board.metric, "vs baseline", _VALUES]
+
+
+def cells(row: Row) -> list[str]:
+    """What a trial's line has in each of them."""
+    record = row.record
+    return [
+        str(row.place),
+        row.key,
+        LABELS.get(record.role, ""),
+        record.status,
+        f"{record.epoch}/{record.config['epochs']}",
+        _number(row.score),
+        "" if row.is_baseline else _signed(row.gain),
+        ", ".join(f"{path} {_plain(value)}" for path, value in record.params.items()),
+    ]
 
 
 def summary(board: Board) -> list[str]:
@@ -179,7 +189,7 @@ def summary(board: Board) -> list[str]:
     winner = board.winner
     lines = [f"{'winner:':17} trial {winner.key}  {board.metric} {winner.score:.4f}"]
     for row in filter(None, (board.default, board.baseline)):
-        label = f"{_LABELS[row.record.role]}:"
+        label = f"{LABELS[row.record.role]}:"
         if row is winner:
             lines.append(f"{label} it is the winner")
             continue

@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from skdtune import records
+from skdtune import pages, records
 from skdtune.artifacts import study_files
-from skdtune.leaderboard import rank
+from skdtune.leaderboard import LABELS, rank
 from skdtune.records import Record, Study
 from skdtune.strict_yaml import dump
 from skdtune.tracked import CONFIG, EXPERIMENT, KIND, STUDY, STUDY_ID, TRIAL, search
@@ -24,6 +25,8 @@ from trainables import metrics
 
 _MIRRORED = "skdtune.mirrored"
 _PARENT = "mlflow.parentRunId"
+_DESCRIPTION = "mlflow.note.content"  # which the UI shows
+_DESCRIBE_EVERY_S = 60.0
 _STATUS = {
     records.FINISHED: "FINISHED",
     records.STOPPED: "FINISHED",
@@ -53,8 +56,9 @@ class Mirror:
         self.study = study
         self.client = MlflowClient(tracking_uri=uri)
         self.uri = uri
-        self.parent = ""
+        self.experiment = self.parent = ""
         self.children: dict[str, _Child] = {}
+        self._described = time.monotonic()
 
     def push(self, live: bool) -> None:
         """Brings the server up to date. live: the study is running; else nothing of it is left
@@ -68,6 +72,8 @@ class Mirror:
         if not live:
             self._find_runs(live)  # an answer that was lost on the way has left a second run behind
             self._close()
+        elif time.monotonic() > self._described + _DESCRIBE_EVERY_S:
+            self._describe()
 
     def _find_runs(self, live: bool) -> None:
         experiment = _experiment(self.client, self.uri)
@@ -116,7 +122,7 @@ class Mirror:
         child = self.children.get(record.key)
         if child is None:
             tags = self._trial_tags(record)
-            run = self._create(self.experiment, f"trial {record.key}", record.started, tags)
+            run = self._create(self.experiment, self._name(record), record.started, tags)
             child = self.children[record.key] = _Child(run)
         known = int((child.mark or "0").split()[0])  # more than a disk that could not be written
         count = max(known, len(epochs))
@@ -158,8 +164,15 @@ class Mirror:
             path.write_text(text, encoding="utf-8")
             get_artifact_repository(child.artifacts, self.uri).log_artifact(str(path))
 
+    def _describe(self) -> None:
+        runs = {key: child.run_id for key, child in self.children.items()}
+        text = pages.description(self.study, self.experiment, self.parent, runs)
+        self.client.set_tag(self.parent, _DESCRIPTION, _writable(text))
+        self._described = time.monotonic()
+
     def _close(self) -> None:
         """The study's own files, then its status."""
+        self._describe()
         with tempfile.TemporaryDirectory() as folder:
             study_files(self.study, Path(folder))
             self.client.log_artifacts(self.parent, folder)
@@ -188,6 +201,12 @@ class Mirror:
         if self.study.commit:
             common["mlflow.source.git.commit"] = self.study.commit
         return self.client.create_run(experiment, int(started * 1000), {**common, **tags}, name)
+
+    def _name(self, record: Record) -> str:
+        """Of its run, in tables and beside curves."""
+        if self.study.kind != "search":
+            return record.key
+        return f"trial {record.key} {LABELS.get(record.role, '')}".strip()
 
     def _study_tags(self) -> dict[str, str]:
         origin = self.study.space.get("provenance") or {}

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from skdtune import pages
 from skdtune.errors import first_line
 from skdtune.records import Study
 
@@ -16,11 +17,12 @@ class Uploader:
     """Pushes what has changed every second; a server that is down is tried again, less and less
     often.
 
-    warn: told once when the server cannot be reached, and once when it can again.
+    say: told where a server shows the study, and when it cannot be reached and when it can again,
+    each once.
     """
 
-    def __init__(self, study: Study, uri: str, warn: Callable[[str], None]):
-        self.study, self.uri, self.warn = study, uri, warn
+    def __init__(self, study: Study, uri: str, say: Callable[[str], None]):
+        self.study, self.uri, self.say = study, uri, say
         self.complete = False
         self.run_id = ""  # of the study, once MLflow has it
         self._closing = threading.Event()
@@ -47,10 +49,9 @@ class Uploader:
 
                     mirror = Mirror(self.study, self.uri)
                 mirror.push(live=not closing)
-                self.run_id = mirror.parent
             except Exception as error:  # noqa: BLE001 - whatever a server does, the search goes on
                 if not is_down:
-                    self.warn(f"MLflow at {self.uri} cannot be written: {first_line(error)}")
+                    self.say(f"MLflow at {self.uri} cannot be written: {first_line(error)}")
                 mirror = None  # to find its runs anew: one may have been deleted by hand
                 is_down, pause_s = True, min(pause_s * 2, _LONGEST_PAUSE_S)
                 attempts_left -= closing
@@ -58,7 +59,10 @@ class Uploader:
                     return
             else:
                 if is_down:
-                    self.warn(f"MLflow at {self.uri} can be written again")
+                    self.say(f"MLflow at {self.uri} can be written again")
+                if not self.run_id:
+                    self.run_id = mirror.parent
+                    self._say_where(mirror.experiment)
                 is_down, pause_s = False, _PUSH_EVERY_S
                 if closing:
                     self.complete = True
@@ -67,3 +71,8 @@ class Uploader:
                 time.sleep(_PUSH_EVERY_S)
             else:
                 self._closing.wait(pause_s)
+
+    def _say_where(self, experiment: str) -> None:
+        if self.uri.startswith(("http://", "https://")):
+            place = pages.trials(self.study, experiment, self.run_id)
+            self.say(f"watch it: {self.uri.rstrip('/')}/{place}")

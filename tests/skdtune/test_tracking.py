@@ -514,7 +514,8 @@ def test_a_final_training_is_mirrored_with_its_models(tmp_path, uri):
     for index in range(2):
         record = records.Record(f"seed-{index}", records.SEED, {}, config | {"seed": index})
         study.records[record.key] = record
-        end(record, records.FINISHED, [report(1, 0.5), report(2, 0.6)])
+        scores = dict.fromkeys(metrics.score_names(metrics.TEST), 0.6)
+        end(record, records.FINISHED, [report(1, 0.5), report(2, 0.6) | scores])
         study.folder.write(f"models/{record.key}/model.json", b"{}")
         study.folder.write(f"models/{record.key}/mlflow/MLmodel", b"x")
     study.folder.write("result.json", b"{}")
@@ -523,6 +524,7 @@ def test_a_final_training_is_mirrored_with_its_models(tmp_path, uri):
     assert parent["tags"]["skdtune.kind"] == "training"
     assert parent["tags"]["skdtune.from_study_id"] == "abc"
     assert parent["tags"]["skdtune.from_trial"] == "0002"
+    assert "- test/accuracy 0.6000 ± 0.0000" in parent["tags"]["mlflow.note.content"]
     assert {child["tags"]["skdtune.kind"] for child in children.values()} == {"seed"}
     assert children["seed-1"]["params"]["seed"] == "1"
     assert sorted(parent["artifacts"]) == [

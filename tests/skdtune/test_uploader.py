@@ -167,7 +167,12 @@ def test_a_server_that_starts_late_and_is_killed_on_the_way_has_everything_in_th
     (tmp_path / "server").mkdir()
     server, (study, whole) = Server(tmp_path / "server"), running(tmp_path / "study")
     warnings: list[str] = []
-    following = Uploader(study, server.uri, warnings.append)
+    places: list[str] = []
+
+    def say(line: str) -> None:
+        (places if line.startswith("watch it: ") else warnings).append(line)
+
+    following = Uploader(study, server.uri, say)
     try:
         wait_for(lambda: len(warnings) == 1, 60, "the server is down at the start")
         server.start()
@@ -184,6 +189,9 @@ def test_a_server_that_starts_late_and_is_killed_on_the_way_has_everything_in_th
         server.kill()
         following.close(30)
     assert took_s < 10, "the search does not wait"
+    assert len(places) == 1
+    assert places[0].startswith(f"watch it: {server.uri}/#/experiments/")
+    assert following.run_id in places[0]
     states = ["cannot" if "cannot" in line else "again" for line in warnings]
     assert states == ["cannot", "again"] * (len(states) // 2)
 

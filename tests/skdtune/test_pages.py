@@ -90,6 +90,7 @@ def shown(mirror: Mirror, tmp_path: Path) -> Shown:
         return subprocess.run(
             [
                 *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+                "--disable-dev-shm-usage",  # a container's may be too small
                 *(f"--user-data-dir={tmp_path}", "--window-size=2000,2500"),
                 *("--virtual-time-budget=60000", f"{mirror.uri}/{place}"),
             ],

@@ -71,9 +71,7 @@ def rank(study: Study) -> Board:
     """The study's trials, best first: those at the full budget by their last epoch, never by
     their best; then stopped and unfinished ones, the furthest first; then those without a
     result. A tie in the metric goes to the lower validation loss."""
-    is_search = study.kind == "search"
-    asked = (study.space.get("search") or {}).get("metric", "val/accuracy")
-    metric = asked if is_search else f"{metrics.TEST}/accuracy"
+    is_search, metric = study.kind == "search", ranked_by(study)
     sign = 1 if metric in LOWER_IS_BETTER else -1
 
     def order(record: Record) -> tuple:
@@ -106,6 +104,13 @@ def rank(study: Study) -> Board:
         baseline=next((row for row in full if row.is_baseline), None),
         told=[] if is_search else conclusion.lines(study),
     )
+
+
+def ranked_by(study: Study) -> str:
+    """The metric."""
+    if study.kind != "search":
+        return f"{metrics.TEST}/accuracy"
+    return (study.space.get("search") or {}).get("metric", "val/accuracy")
 
 
 def as_json(board: Board) -> str:

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote, urlencode
 
-from skdtune.leaderboard import cells, columns, rank, summary
+from skdtune.leaderboard import cells, columns, rank, ranked_by, summary
 from skdtune.records import Study
 from skdtune.settings import LOWER_IS_BETTER
 
@@ -14,7 +14,7 @@ _LONGEST = 7500  # characters; a tag has 8000 at most
 def trials(study: Study, experiment: str, run: str) -> str:
     """The trials below the study's run, best first, as curves: the part of the address behind the
     server's."""
-    metric = rank(study).metric
+    metric = ranked_by(study)
     asked = {
         **_TRAINING,
         "compareRunsMode": "CHART",

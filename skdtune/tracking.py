@@ -1,6 +1,7 @@
 """Makes an MLflow server equal to a study's records, as often as wanted, from scratch or going
 on."""
 
+import dataclasses
 import getpass
 import json
 import os
@@ -166,7 +167,8 @@ class Mirror:
 
     def _describe(self) -> None:
         runs = {key: child.run_id for key, child in self.children.items()}
-        text = pages.description(self.study, self.experiment, self.parent, runs)
+        now = dataclasses.replace(self.study, records=dict(self.study.records))  # it goes on
+        text = pages.description(now, self.experiment, self.parent, runs)
         self.client.set_tag(self.parent, _DESCRIPTION, _writable(text))
         self._described = time.monotonic()
 

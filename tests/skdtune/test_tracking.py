@@ -5,6 +5,7 @@ import copy
 import csv
 import io
 import json
+import time
 
 import pytest
 import yaml
@@ -502,6 +503,20 @@ def test_what_is_not_there_is_not_made_by_looking(tmp_path, uri):
     assert not (tmp_path / "none.db").exists()
     assert exists(uri)
     assert read_study("no such study", uri) is None
+
+
+def test_the_ranking_is_told_each_minute_of_a_running_study_and_at_its_end(
+    tmp_path, uri, monkeypatch
+):
+    study = mixed_study(tmp_path, unfinished=True)
+    mirror = push(study, uri, live=True)
+    assert "mlflow.note.content" not in parent_and_children(uri, study)[0]["tags"]
+    monkeypatch.setattr(mirror, "_described", time.monotonic() - 61)
+    for expected in ("winner: trial 0002", "no trial of the search"):
+        mirror.push(live=True)
+        assert expected in parent_and_children(uri, study)[0]["tags"]["mlflow.note.content"]
+        study.records = {"0006": study.records["0006"]}
+        monkeypatch.setattr(mirror, "_described", time.monotonic() - 61)
 
 
 def test_a_final_training_is_mirrored_with_its_models(tmp_path, uri):

@@ -23,6 +23,7 @@ class Progress:
         self.plan, self.console = plan, console
         self.started = time.monotonic()
         self.done_before = self._work_done()
+        self.has_begun = False
         self.live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -40,7 +41,11 @@ class Progress:
             self.live.stop()
 
     def changed(self, record: Record) -> None:
-        """A record has changed: shown at the next refresh."""
+        """A record has changed: shown at the next refresh. Time counts from the first epoch on:
+        what came before, the processes' start and the images, comes once."""
+        if not self.has_begun and self._work_done() > self.done_before:
+            self.has_begun = True
+            self.started, self.done_before = time.monotonic(), self._work_done()
         if record.status == records.RUNNING and record.epoch == 0 and not self.live:
             self.console.print(
                 f"trial {record.key} starts ({_what(record)})", highlight=False, markup=False

@@ -104,6 +104,21 @@ def test_the_time_left_counts_the_work_of_this_run_alone(tmp_path, monkeypatch):
     assert found._time_left() == "about 5 min left"
 
 
+def test_the_start_is_no_part_of_what_an_epoch_takes(tmp_path, monkeypatch):
+    study = new_study(tmp_path)  # 7 trials of 4 epochs
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    found, record = shown(study), study.records["0000"]
+    end(record, records.RUNNING, [])
+    found.changed(record)
+    for epoch in (1, 2):
+        now += 100.0 if epoch == 1 else 2.0
+        end(record, records.RUNNING, curve(0)[:epoch])
+        found.changed(record)
+        left = "time left unknown" if epoch == 1 else "about 52 s left"  # 26 epochs of 2 s
+        assert found._time_left() == left
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_terminal_has_a_panel_and_leaves_none_behind(tmp_path, is_terminal):
     study = mixed_study(tmp_path, unfinished=True)

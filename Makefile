@@ -18,9 +18,9 @@ test: $(VENV)/.installed
 # search waits as often as it works, and so do the trainings of every method and an install.
 INSTALL := tests/cluster/test_install.py
 test-slow: $(VENV)/.installed
-	$(RUN) -m pytest -m slow --ignore=$(INSTALL) tests/cluster
-	$(RUN) -m pytest -m slow -n 2 --dist loadfile tests/skdtune tests/test_*.py
-	$(RUN) -m pytest -m slow -n 2 $(INSTALL) tests/trainables
+	$(RUN) -m pytest --durations=8 -m slow --ignore=$(INSTALL) tests/cluster
+	$(RUN) -m pytest --durations=8 -m slow -n 2 --dist loadfile tests/skdtune tests/test_*.py
+	$(RUN) -m pytest --durations=8 -m slow -n 2 $(INSTALL) tests/trainables
 
 # Searches and final trainings under faults at random: `make soak MINUTES=30 SEED=7`.
 soak: $(VENV)/.installed

@@ -76,7 +76,7 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, IntDistribution) and not isinstance(value, int):
         return False
     low, step = distribution.low, distribution.step
-    on_grid = step is None or distribution.log or _divides(step, low, value)
+    on_grid = step is None or distribution.log or _is_on_grid(step, low, value)
     return low <= value <= distribution.high and on_grid
 
 
@@ -132,6 +132,12 @@ def _divides(step: float, low: float, high: float) -> bool:
         return (last - first) % width == 0
     except InvalidOperation:  # more steps than a decimal has digits
         return False
+
+
+def _is_on_grid(step: float, low: float, value: float) -> bool:
+    """Within what Optuna allows, whose own values are sums of floats."""
+    steps = (value - low) / step
+    return abs(steps - round(steps)) < 1e-8
 
 
 def _choice_problems(place: str, leaf: dict) -> list[Problem]:

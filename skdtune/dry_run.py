@@ -30,7 +30,7 @@ def show(request: Request, address: str, console: Console) -> None:
     )
     study = request.old or Study("", "search", space.document, space.name)
     if request.old is None:
-        add_references(study, space, request.warm.values)
+        add_references(study, space, request.warm.settings)
     beside = sum(is_beside(record) for record in study.records.values())
     config = next(iter(study.records.values())).config
     model = models.build(classes=facts["classes"], image_shape=facts["image"], **config["model"])
@@ -62,7 +62,7 @@ def show(request: Request, address: str, console: Console) -> None:
         table.add_row(path, distributions.describe(parameter.distribution) + only)
     console.print(table)
     small = preflight.batch_note(facts["batch_size"], facts["train"])
-    for line in (note, small, request.warm.line, *space.moved()):
+    for line in (note, small, *request.warm.lines, *space.moved()):
         if line:
             console.print(line)
     if resources.gpu and address == cluster.LOCAL:

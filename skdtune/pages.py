@@ -1,5 +1,6 @@
 """Where the MLflow UI shows a study, and what the study's own page there says."""
 
+import re
 from urllib.parse import quote, urlencode
 
 from skdtune.leaderboard import cells, columns, rank, ranked_by, summary
@@ -7,6 +8,7 @@ from skdtune.records import Study
 from skdtune.settings import LOWER_IS_BETTER
 
 _TRAINING = {"workflowType": "machine_learning"}  # else MLflow 3.17 opens its pages for agents
+_BEGIN = "- [all trials as curves]"
 _MOST_ROWS = 10
 _LONGEST = 7500  # characters; a tag has 8000 at most
 
@@ -31,18 +33,18 @@ def description(study: Study, experiment: str, run: str, children: dict[str, str
     board = rank(study)
     heads = columns(board)
     lines = [
-        f"- [all trials as curves]({trials(study, experiment, run)})",  # a long text is folded
-        *(f"- {' '.join(line.split())}" for line in summary(board)),
+        f"{_BEGIN}({trials(study, experiment, run)})",  # first: a long text is folded
+        *(f"- {_escaped(line)}" for line in summary(board)),
         "",
         _row(heads),
         _row(["---"] * len(heads)),
     ]
     length = sum(map(len, lines))
     for row in board.rows[:_MOST_ROWS]:
-        found = [cell.replace("|", "\\|") for cell in cells(row)]
+        found = [_escaped(cell) for cell in cells(row)]
         if row.key in children:
             place = f"#/experiments/{experiment}/runs/{children[row.key]}?{urlencode(_TRAINING)}"
-            found[1] = f"[{row.key}]({place})"
+            found[1] = f"[{found[1]}]({place})"
         length += len(_row(found)) + 1
         if length > _LONGEST:
             break
@@ -50,5 +52,15 @@ def description(study: Study, experiment: str, run: str, children: dict[str, str
     return "\n".join(lines)
 
 
+def is_ours(text: str) -> bool:
+    """Whether a description is one of those, and not what a person wrote."""
+    return text.startswith(_BEGIN)
+
+
 def _row(values: list[str]) -> str:
     return f"| {' | '.join(values)} |"
+
+
+def _escaped(text: str) -> str:
+    """As it stands, on one line."""
+    return re.sub(r"([\\*_\[\]<>|~#&])", r"\\\1", " ".join(text.split()))

@@ -107,9 +107,11 @@ def is_beside(record: Record) -> bool:
     return record.role == records.BASELINE and record.key != _key(0)
 
 
-def add_references(study: Study, space: SearchSpace, warm: Sequence[dict[str, Any]] = ()) -> None:
+def add_references(
+    study: Study, space: SearchSpace, warm: Sequence[tuple[dict[str, Any], dict[str, str]]] = ()
+) -> None:
     """Puts the first trials and the baseline on the books of a new study; both run to the full
-    budget. Behind them come the settings of `warm`, as trials of the search.
+    budget. Behind them come the settings of `warm`, each with its origin, as trials of the search.
 
     A space of the baseline's own method needs none beside it: its first trial is the baseline.
     """
@@ -121,8 +123,8 @@ def add_references(study: Study, space: SearchSpace, warm: Sequence[dict[str, An
         _add(study, role, values, space.config(values))
         if index == 0 and not own:
             _add(study, records.BASELINE, {}, space.baseline_config())
-    for values in warm:
-        _add(study, records.SEARCH, values, space.config(values))
+    for values, origin in warm:
+        _add(study, records.SEARCH, values, space.config(values)).origin = origin
 
 
 def _add(study: Study, role: str, params: dict[str, Any], config: dict) -> Record:

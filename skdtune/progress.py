@@ -23,7 +23,8 @@ class Progress:
         self.plan, self.console = plan, console
         self.started = time.monotonic()
         self.done_before = self._work_done()
-        self.has_begun = False
+        self.epochs_before = {key: record.epoch for key, record in plan.study.records.items()}
+        self.beginning: set[str] | None = None  # trials of the first ones that are still to report
         self.live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -41,11 +42,8 @@ class Progress:
             self.live.stop()
 
     def changed(self, record: Record) -> None:
-        """A record has changed: shown at the next refresh. Time counts from the first epoch on:
-        what came before, the processes' start and the images, comes once."""
-        if not self.has_begun and self._work_done() > self.done_before:
-            self.has_begun = True
-            self.started, self.done_before = time.monotonic(), self._work_done()
+        """A record has changed: shown at the next refresh."""
+        self._set_clock(record)
         if record.status == records.RUNNING and record.epoch == 0 and not self.live:
             self.console.print(
                 f"trial {record.key} starts ({_what(record)})", highlight=False, markup=False
@@ -117,6 +115,17 @@ class Progress:
             gain = f"{best.gain:+.4f} against the baseline"
             return f"best {metric} {best.score:.4f} (trial {best.key}, {gain})"
         return f"best {metric} {best.score:.4f} (trial {best.key}, epoch {best.record.epoch})"
+
+    def _set_clock(self, record: Record) -> None:
+        """Time counts from when all of the first trials have reported an epoch: what comes before
+        it, the processes' start and the images, comes once."""
+        if self.beginning == set() or record.epoch <= self.epochs_before.get(record.key, 0):
+            return
+        if self.beginning is None:
+            found = self.plan.study.records.values()
+            self.beginning = {r.key for r in found if r.status == records.RUNNING}
+        self.beginning.discard(record.key)
+        self.started, self.done_before = time.monotonic(), self._work_done()
 
     def _time_left(self) -> str:
         done = self._work_done() - self.done_before

@@ -44,7 +44,8 @@ class Record:
     """One trial. params: searched values by `section/key`. config: all it was trained with.
     epochs: the metrics of each epoch, oldest first. checkpoint: the newest, below the study's
     folder; empty once it is deleted. host, device: where it ran last. teacher: the key of the run
-    that teaches it, in a final training alone. Times are Unix seconds."""
+    that teaches it, in a final training alone. origin: the trial of another study that its values
+    are from, with a warm start. Times are Unix seconds."""
 
     key: str
     role: str
@@ -63,6 +64,7 @@ class Record:
     ended: float | None = None
     seed: int | None = None
     teacher: str = ""
+    origin: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.seed is None:

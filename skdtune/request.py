@@ -49,7 +49,7 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
         errors.append(error)
     try:
         wanted = _space(options, edits, old)
-        if old is None and wanted.search.warm_start:
+        if not options["resume"] and wanted.search.warm_start:
             warm = _warm(wanted, options["tracking_uri"])
     except ConfigError as error:
         errors.append(error)

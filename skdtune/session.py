@@ -84,7 +84,7 @@ def run(request: Request, console: Console) -> Ending:
                 small = preflight.batch_note(facts["batch_size"], facts["train"])
                 sharing = mps.note(served) if resources.gpu and shares else ""
                 said = [*_headline(plan, slots.now(), address), note, sharing, small]
-                for line in [*said, request.warm.line, *request.space.moved()]:
+                for line in [*said, *request.warm.lines, *request.space.moved()]:
                     if line:
                         console.print(line)
                 interrupt, mirrored = _search(plan, resources, slots, console)
@@ -148,7 +148,7 @@ def _new(request: Request, facts: dict[str, Any]) -> Study:
         data=facts,
         folder=request.folder,
     )
-    add_references(study, request.space, request.warm.values)
+    add_references(study, request.space, request.warm.settings)
     return study
 
 

@@ -70,10 +70,11 @@ def search(data: Any) -> tuple[Search, list[Problem]]:
     if not isinstance(data, dict):
         return Search(), [("search", "must be a section of settings")]
     data, nested, problems = dict(data), {}, []
+    if data.get("warm_start") is None:
+        data.pop("warm_start", None)
     for key, kind in (("sampler", Sampler), ("scheduler", Scheduler), ("warm_start", WarmStart)):
-        asked = data.pop(key, None)
-        if asked is not None:
-            nested[key], found = section(f"search.{key}", kind, asked)
+        if key in data:
+            nested[key], found = section(f"search.{key}", kind, data.pop(key))
             problems += found
     first = data.pop("first_trials", [])
     if not isinstance(first, list) or not all(isinstance(entry, dict) for entry in first):

@@ -83,4 +83,5 @@ def _record(run: Run) -> Record:
         error=tags.get("skdtune.error", ""),
         host=tags.get("skdtune.node", ""),
         device=tags.get("skdtune.device", ""),
+        teacher=tags.get("skdtune.teacher", ""),
     )

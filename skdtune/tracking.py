@@ -166,11 +166,15 @@ class Mirror:
             get_artifact_repository(child.artifacts, self.uri).log_artifact(str(path))
 
     def _describe(self) -> None:
+        """Unless a person has written something there."""
+        self._described = time.monotonic()
+        there = self.client.get_run(self.parent).data.tags.get(_DESCRIPTION, "")
+        if there and not pages.is_ours(there):
+            return
         runs = {key: child.run_id for key, child in self.children.items()}
         now = dataclasses.replace(self.study, records=dict(self.study.records))  # it goes on
         text = pages.description(now, self.experiment, self.parent, runs)
         self.client.set_tag(self.parent, _DESCRIPTION, _writable(text))
-        self._described = time.monotonic()
 
     def _close(self) -> None:
         """The study's own files, then its status."""
@@ -220,7 +224,9 @@ class Mirror:
         return {KIND: self.study.kind, **linked}
 
     def _trial_tags(self, record: Record) -> dict[str, str]:
+        teacher = {"skdtune.teacher": record.teacher} if record.teacher else {}
         return {
+            **teacher,
             KIND: "trial" if self.study.kind == "search" else record.role,
             TRIAL: record.key,
             _PARENT: self.parent,

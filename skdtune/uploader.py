@@ -60,7 +60,7 @@ class Uploader:
             else:
                 if is_down:
                     self.say(f"MLflow at {self.uri} can be written again")
-                if not self.run_id:
+                if self.run_id != mirror.parent:  # another, when the first was deleted by hand
                     self.run_id = mirror.parent
                     self._say_where(mirror.experiment)
                 is_down, pause_s = False, _PUSH_EVERY_S

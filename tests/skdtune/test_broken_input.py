@@ -450,6 +450,10 @@ EDITED = {
         [(FIRST, "0.2")],
         ["search.first_trials: must be a list of mappings from a parameter to its value"],
     ),
+    "no scheduler at all": (
+        [("scheduler: {name: asha, grace_period: 3}", "scheduler: null")],
+        ["search.scheduler: must be a section of settings"],
+    ),
     "more first_trials than trials": (
         [("trials: 4", "trials: 1"), (FIRST, "{method/stage: 1}\n    - {method/stage: 2}")],
         ["search.first_trials: 2 entries, but search.trials is 1"],

@@ -59,6 +59,16 @@ def test_a_description_fits_into_a_tag_whatever_it_holds(tmp_path):
     assert "a\\|b" in rows[0]
 
 
+def test_what_a_person_wrote_stays_and_nothing_in_a_value_is_markdown(tmp_path):
+    study = mixed_study(tmp_path)
+    for record in study.records.values():
+        record.params = {"method/teacher": "a\nb | *c* <b>"}
+    text = pages.description(study, "7", "abc", {})
+    assert "method/teacher a b \\| \\*c\\* \\<b\\> |" in text
+    assert pages.is_ours(text)
+    assert not pages.is_ours("my own notes")
+
+
 Shown = Callable[[str], str]
 
 

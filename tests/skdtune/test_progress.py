@@ -108,15 +108,18 @@ def test_the_start_is_no_part_of_what_an_epoch_takes(tmp_path, monkeypatch):
     study = new_study(tmp_path)  # 7 trials of 4 epochs
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    found, record = shown(study), study.records["0000"]
-    end(record, records.RUNNING, [])
-    found.changed(record)
-    for epoch in (1, 2):
-        now += 100.0 if epoch == 1 else 2.0
-        end(record, records.RUNNING, curve(0)[:epoch])
+    found, trials = shown(study), [study.records["0000"], study.records["0001"]]
+    for record in trials:
+        end(record, records.RUNNING, [])
         found.changed(record)
-        left = "time left unknown" if epoch == 1 else "about 52 s left"  # 26 epochs of 2 s
-        assert found._time_left() == left
+    told = []
+    for record, at in zip([*trials, *trials], (1100.0, 1101.0, 1110.0, 1111.0), strict=True):
+        now = at
+        end(record, records.RUNNING, curve(0)[: record.epoch + 1])
+        found.changed(record)
+        told.append(found._time_left())
+    assert told[:2] == ["time left unknown"] * 2
+    assert told[3] == "about 2 min left", "24 epochs are left, and two of them take 10 s"
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -515,8 +515,16 @@ def test_the_ranking_is_told_each_minute_of_a_running_study_and_at_its_end(
     for expected in ("winner: trial 0002", "no trial of the search"):
         mirror.push(live=True)
         assert expected in parent_and_children(uri, study)[0]["tags"]["mlflow.note.content"]
-        study.records = {"0006": study.records["0006"]}
+        study.records = {"0006": study.records["0006"]}  # and nobody knows of the others
         monkeypatch.setattr(mirror, "_described", time.monotonic() - 61)
+
+
+def test_what_a_person_wrote_of_a_study_stays(tmp_path, uri):
+    study = mixed_study(tmp_path)
+    mirror = push(study, uri)
+    mirror.client.set_tag(mirror.parent, "mlflow.note.content", "my own notes")
+    push(study, uri)
+    assert parent_and_children(uri, study)[0]["tags"]["mlflow.note.content"] == "my own notes"
 
 
 def test_a_final_training_is_mirrored_with_its_models(tmp_path, uri):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from skdtune import records, request, search, warm_start
+from skdtune import distributions, records, request, search, warm_start
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan, add_references
 from skdtune.records import Study
@@ -40,14 +40,15 @@ def earlier(folder: Path, text: str = CONDITIONAL, settings: list[dict] = SETTIN
 def test_the_best_that_came_to_the_end_are_tried_behind_the_first_trials(tmp_path):
     wanted = build_space(warm_start=NIGHT)
     warm = warm_start.choose(wanted, earlier(tmp_path))
-    assert warm.trials == ["0006", "0005"]
-    assert warm.values == SETTINGS[:-3:-1]
-    assert warm.line == "from study night, tried first: trials 0006, 0005"
+    assert warm.trials == {"0006": SETTINGS[-1], "0005": SETTINGS[-2]}
+    assert warm.lines == ["from study night, tried first: trials 0006, 0005"]
     study = Study("new", "search", wanted.document, "tiny")
-    add_references(study, wanted, warm.values)
+    add_references(study, wanted, warm.settings)
     default, baseline, *others = study.records.values()
     assert (default.role, baseline.role) == (records.DEFAULT, records.BASELINE)
-    assert [record.params for record in others] == warm.values
+    assert [record.params for record in others] == list(warm.trials.values())
+    assert [record.origin["trial"] for record in others] == ["0006", "0005"]
+    assert {record.origin["study_id"] for record in others} == {warm.id} != {""}
     assert {record.role for record in others} == {records.SEARCH}, "early stopping may touch them"
     assert Plan(study, wanted).total == wanted.search.trials + 1
 
@@ -56,7 +57,7 @@ def test_they_run_before_anything_is_sampled(tmp_path):
     wanted = build_space(warm_start=NIGHT)
     study = Study("new", "search", wanted.document, "tiny")
     study.folder = earlier(tmp_path).folder
-    add_references(study, wanted, warm_start.choose(wanted, earlier(tmp_path)).values)
+    add_references(study, wanted, warm_start.choose(wanted, earlier(tmp_path)).settings)
     sampler = OptunaSampler(wanted, Plan(study, wanted))
     keys = [sampler.suggest(f"tune-{n}")["run"]["key"] for n in range(5)]
     assert keys == ["0000", "0001", "0002", "0003", "0004"]
@@ -66,41 +67,72 @@ def test_they_run_before_anything_is_sampled(tmp_path):
 def test_what_is_a_first_trial_already_is_not_tried_twice(tmp_path):
     study = earlier(tmp_path, settings=[])
     warm = warm_start.choose(build_space(warm_start=NIGHT), study)
-    assert (warm.trials, warm.values) == ([], [])
-    assert "no setting that is not a first trial here already" in warm.line
-    assert warm_start.WarmStart().line == ""
+    assert warm.trials == {}
+    assert "no setting that is not a first trial here already" in warm.lines[0]
+    assert warm_start.WarmStart().lines == []
 
 
 def test_a_value_that_was_fixed_then_counts_and_one_that_is_fixed_now_is_the_spaces(tmp_path):
     then = CONDITIONAL.replace("{type: float, low: 1.0, high: 10.0, step: 0.5}", "7.5")
     then = then.replace(", method/drg_temperature: 4.0", "")
     study = earlier(tmp_path, then, [{"method/variant": "drg", "method/alpha": 0.5}])
-    (values,) = warm_start.choose(build_space(warm_start=NIGHT), study).values[:1]
+    values, _ = warm_start.choose(build_space(warm_start=NIGHT), study).settings[0]
     assert values == {
         **{"method/variant": "drg", "method/alpha": 0.5, "method/drg_temperature": 7.5}
     }
     now = CONDITIONAL.replace("{lr: 0.05}", "{lr: {type: float, low: 0.01, high: 0.1}}")
     now = now.replace("{type: categorical, choices: [drg, dsr, drg_dsr]}", "drg_dsr")
     now = now.replace("- {method/variant: drg_dsr, ", "- {")
-    (values,) = warm_start.choose(build_space(now, warm_start=NIGHT), study).values[:1]
+    values, _ = warm_start.choose(build_space(now, warm_start=NIGHT), study).settings[0]
     assert values == {  # beta is the authors'
         **{"method/alpha": 0.5, "method/beta": 1.0, "method/drg_temperature": 7.5},
         "optim/lr": 0.05,
     }
 
 
-def test_what_lies_outside_is_passed_over_and_told_when_nothing_fits(tmp_path):
+def test_what_lies_outside_is_passed_over_and_told(tmp_path):
     study = earlier(tmp_path)
     narrow = CONDITIONAL.replace("low: 0.02, high: 2.0", "low: 0.2, high: 2.0")
     warm = warm_start.choose(build_space(narrow, warm_start=NIGHT), study)
-    assert warm.trials == ["0005", "0004"], "0006 has an alpha of 0.1"
-    narrower = CONDITIONAL.replace("low: 1.0, high: 10.0", "low: 9.5, high: 10.0")
-    narrower = narrower.replace("drg_temperature: 4.0", "drg_temperature: 9.5")
+    assert list(warm.trials) == ["0005", "0004"], "0006 has an alpha of 0.1"
+    why = "trial 0006 of night: method/alpha: 0.1 is not in 0.2 to 2 (log)"
+    assert warm.lines[1:] == [f"not tried: {why}"]
+
+
+def test_it_is_refused_when_nothing_fits_but_what_is_a_first_trial_already(tmp_path):
+    bound = "low: 0.02, high: 2.0, log: true, when: {method/variant: [drg, drg_dsr]}"
+    small = [{"method/variant": "drg", "method/alpha": 0.03 + n / 100} for n in range(5)]
+    study = earlier(tmp_path, settings=[{**p, "method/drg_temperature": 4.0} for p in small])
+    narrow = CONDITIONAL.replace(bound, bound.replace("0.02", "0.2"))
     with pytest.raises(ConfigError) as refused:
-        warm_start.choose(build_space(narrower, warm_start=NIGHT), study)
-    assert refused.value.problems[:2] == [
-        "trial 0006 of night: method/drg_temperature: 5.0 is not in 9.5 to 10 by 0.5",
-        "trial 0005 of night: method/drg_temperature: 1.0 is not in 9.5 to 10 by 0.5",
+        warm_start.choose(build_space(narrow, warm_start=NIGHT), study)
+    first, *_, last = refused.value.problems
+    assert first == "trial 0006 of night: method/alpha: 0.07 is not in 0.2 to 2 (log)"
+    assert last == "and 2 more"
+
+
+def test_a_default_that_nobody_gave_then_must_fit_too(tmp_path):
+    then = CONDITIONAL.replace(
+        "    drg_temperature: {type: float, low: 1.0, high: 10.0, step: 0.5}\n", ""
+    )
+    then = then.replace(", method/drg_temperature: 4.0", "")
+    study = earlier(tmp_path, then, [{"method/variant": "drg", "method/alpha": 0.5}])
+    now = CONDITIONAL.replace("low: 1.0, high: 10.0", "low: 6.0, high: 10.0")
+    now = now.replace("drg_temperature: 4.0", "drg_temperature: 6.0")
+    with pytest.raises(ConfigError, match=r"drg_temperature: 4\.0 is not in 6 to 10 by 0\.5"):
+        warm_start.choose(build_space(now, warm_start=NIGHT), study)
+
+
+def test_what_the_sampler_draws_on_a_grid_fits_the_space_it_is_from(tmp_path):
+    fine = CONDITIONAL.replace("step: 0.5", "step: 0.1")
+    tenths = [{**SETTINGS[1], "method/drg_temperature": 1.0 + n * 0.1} for n in (7, 24)]
+    drawn = [params["method/drg_temperature"] for params in tenths]
+    assert drawn == [1.7000000000000002, 3.4000000000000004]
+    warm = warm_start.choose(build_space(fine, warm_start=NIGHT), earlier(tmp_path, fine, tenths))
+    assert list(warm.trials.values()) == tenths[::-1]
+    kind = build_space(fine).parameters["method/drg_temperature"].distribution
+    assert [distributions.holds(kind, value) for value in (1.75, 1.7, 10.0, 10.1)] == [
+        *(False, True, True, False)
     ]
 
 
@@ -109,6 +141,9 @@ def test_another_method_a_training_and_a_search_without_an_end_are_refused(tmp_p
     for record in study.records.values():
         record.config["method"] = {"name": "byot"}
     with pytest.raises(ConfigError, match="trial 0006 of night: its method is byot, not drg_dsr"):
+        warm_start.choose(wanted, study)
+    del study.records["0006"].config["method"]
+    with pytest.raises(ConfigError, match="trial 0006 of night: its method is None, not drg_dsr"):
         warm_start.choose(wanted, study)
     study.records = {"0001": study.records["0001"]}
     with pytest.raises(ConfigError, match="no trial of night has come to its full budget"):
@@ -132,12 +167,12 @@ def tiny(tmp_path, monkeypatch) -> Path:
 def test_a_command_names_the_study_and_a_resume_needs_it_no_more(tiny):
     earlier(tiny / "studies/night")
     first = asked("--set=search.warm_start.study=night")
-    assert first.warm.trials == ["0006", "0005", "0004"]
+    assert list(first.warm.trials) == ["0006", "0005", "0004"]
     study = new_study(tiny / "studies/new", first.space, "new")
     save(study)
     (tiny / "studies/night").rename(tiny / "elsewhere")
-    assert asked("--set=search.warm_start.study=night", "--resume").warm.line == ""
-    assert asked("--set=search.warm_start=null", "--name=other").warm.line == ""
+    assert asked("--set=search.warm_start.study=night", "--resume").warm.lines == []
+    assert asked("--set=search.warm_start=null", "--name=other").warm.lines == []
     moved = asked(f"--set=search.warm_start.study={tiny}/elsewhere", "--name=other")
     assert moved.warm == first.warm
 

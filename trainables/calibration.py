@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from trainables import memory
 from trainables.batches import EVALUATION_BATCH
 from trainables.training import Training
 
@@ -85,8 +85,8 @@ def _load(pipes: Sequence[Connection], device: torch.device, seconds: float) -> 
         if problem:
             return Load(len(pipes), math.nan, math.nan, problem)
     taken = [bytes_ for _, bytes_ in answers]
-    memory = max(taken) if device.type == "cuda" else sum(taken)
-    return Load(len(pipes), sum(speed for speed, _ in answers), memory / 2**30)
+    in_all = max(taken) if device.type == "cuda" else sum(taken)
+    return Load(len(pipes), sum(speed for speed, _ in answers), in_all / 2**30)
 
 
 def _answer(pipe: Connection) -> tuple[float, float] | str:
@@ -164,4 +164,4 @@ def _taken(device: torch.device) -> float:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return total - free
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return float(memory.peak())

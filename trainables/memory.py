@@ -1,7 +1,10 @@
-"""Main memory: how much a process may still take, and a block of it that worker processes share."""
+"""Main memory: how much a process has had and may still take, and a block of it that processes
+share."""
 
 import mmap
 import os
+import resource
+import sys
 import tempfile
 import weakref
 from multiprocessing.reduction import DupFd
@@ -25,6 +28,12 @@ def available() -> int:
             folder = _CGROUPS / controllers / place.lstrip("/")
             found += [_of_group(group) for group in (folder, *folder.parents)]
     return min(room for room in found if room is not None)
+
+
+def peak() -> int:
+    """The most bytes that this process has had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, Linux KiB
 
 
 class Shared:

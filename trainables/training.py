@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -11,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables import batches, methods, metrics, models
+from trainables import batches, memory, methods, metrics, models
 from trainables import data as image_data
 from trainables.augment import Augment
 from trainables.bounds import Count, CountOrZero
@@ -214,7 +213,7 @@ class Training:
         """Of the device's allocator this epoch; on CPU of the process since it began."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return memory.peak() / 2**30
 
 
 def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 
 import pytest
 import torch
@@ -86,3 +87,10 @@ def test_memory_is_given_back():
     assert len(os.listdir("/proc/self/fd")) > before
     del blocks
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_the_peak_is_in_bytes_whatever_the_system_counts_in(monkeypatch, platform, unit):
+    monkeypatch.setattr(memory.sys, "platform", platform)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert before * unit <= memory.peak() < 2 * before * unit

@@ -136,8 +136,11 @@ def _divides(step: float, low: float, high: float) -> bool:
 
 def _is_on_grid(step: float, low: float, value: float) -> bool:
     """Within what Optuna allows, whose own values are sums of floats."""
-    steps = (value - low) / step
-    return abs(steps - round(steps)) < 1e-8
+    try:
+        steps = (value - low) / step
+        return abs(steps - round(steps)) < 1e-8
+    except (OverflowError, ValueError):  # no number, or more steps than a float can count
+        return False
 
 
 def _choice_problems(place: str, leaf: dict) -> list[Problem]:

@@ -114,6 +114,11 @@ def test_thousands_of_choices_are_checked_in_a_moment() -> None:
     [
         (FLOAT, [0.5, 1, 2.0], [0.49, 2.01, "1", True, None, math.nan, math.inf, [1]]),
         (INT, [1, 5, 9], [0, 10, 5.0, True, "5", None]),
+        (
+            {"type": "float", "low": 1.0, "high": 4.0, "step": 0.1},
+            [1.0 + 7 * 0.1, 1.7, 4],  # the first is what Optuna draws
+            [1.75, 4.1, 10**400, math.nan, math.inf],
+        ),
         ({"type": "categorical", "choices": ["a", None]}, ["a", None], ["b", 0, False, "None"]),
     ],
 )

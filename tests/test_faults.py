@@ -28,7 +28,7 @@ from trainables import metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
-SEARCH = ["quickstart", "--trials=6", "--epochs=40", "--name=study", "--set=trial.model.width=16"]
+SEARCH = ["quickstart", "--trials=6", "--name=study", "--set=trial.model.width=16"]
 
 
 def ended(folder: Path) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ def test_driver_killed_again_and_again(tmp_path: Path):
     for round_ in range(3):
         resume = ["--resume"] if round_ else []
         with started("search", *SEARCH, *resume, folder=tmp_path) as process:
-            goal = max(goal, epochs_on_disk(tmp_path, "study")) + chance.randint(5, 45)
+            goal = max(goal, epochs_on_disk(tmp_path, "study")) + chance.randint(5, 25)
             wait_for(
                 lambda g=goal, p=process: (
                     epochs_on_disk(tmp_path, "study") >= g or p.poll() is not None

@@ -19,6 +19,7 @@ _KNOCK_S = 2.0
 _KNOCKS, _KNOCK_AGAIN_S = 3, 1.0
 _PATIENCE_S = 10.0  # after a signal, with a Ray of our own that is starting
 _OBJECT_STORE_BYTES = 256 * 2**20  # trials exchange configs and metrics, no data
+_LOOK_EVERY_S = 5.0  # whether Ray lives
 
 
 def where(address: str | None) -> str:
@@ -79,7 +80,26 @@ def disconnect() -> None:
             gc.enable()
 
 
-def is_lost() -> bool:
+class Lost(Exception):
+    """Ray has died on this machine."""
+
+
+class Watch:
+    """Looks every few seconds whether Ray still lives on this machine: who waits for its processes
+    would wait for ever."""
+
+    def __init__(self):
+        self._looked = time.monotonic()
+
+    def check(self) -> None:
+        """Errors: Lost."""
+        if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            if _is_lost():
+                raise Lost("Ray has died on this machine")
+
+
+def _is_lost() -> bool:
     """Whether the node that this process belongs to is gone from the cluster it is connected to;
     a head that does not answer says nothing of that."""
     own = ray.get_runtime_context().get_node_id()

@@ -17,7 +17,6 @@ from skdtune.records import Record, Writer
 from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
-_LOOK_EVERY_S = 5.0  # whether Ray is there
 # Their checkpoints are of no more use. What failed is tried again by a resume, from where it was.
 # Of one that has finished the last one stays: it may be the winner's.
 _NEVER_AGAIN = (records.STOPPED, records.DIVERGED)
@@ -31,17 +30,17 @@ class Recorder(tune.Callback):
     def __init__(self, plan: Plan, writer: Writer, interrupt: Interrupt, progress: Progress):
         self.plan, self.study = plan, plan.study
         self.writer, self.interrupt, self.progress = writer, interrupt, progress
-        self._looked = time.monotonic()
+        self.ray = cluster.Watch()
         self.first_failures: list[str] | None = []  # None once a trial has ended without an error
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
         self.progress.refresh()
         if self.writer.error:
             self.interrupt.fail(f"the study cannot be written: {self.writer.error}")
-        if time.monotonic() - self._looked > _LOOK_EVERY_S:
-            self._looked = time.monotonic()
-            if cluster.is_lost():  # Tune would wait for its trials for ever
-                self.interrupt.fail("Ray has died on this machine")
+        try:
+            self.ray.check()
+        except cluster.Lost as error:
+            self.interrupt.fail(str(error))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         record = self._record(trial)

@@ -104,14 +104,17 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
     """`final.train`, spread. A run whose process dies goes on in another from its last checkpoint,
     a few times in one epoch; one whose node is gone as often as it takes.
 
-    Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
+    Errors: KeyboardInterrupt when the program is stopped, cluster.Lost when Ray has died, each with
+    the study resumable."""
     waiting = deque(record for record in wanted if not record.has_ended)
     running: dict[ray.ObjectRef, tuple[Record, ActorHandle]] = {}
     places: dict[str, str] = {}  # of each run, the node it was heard from last
     deaths: Counter[tuple[str, int]] = Counter()
+    watch = cluster.Watch()
     try:
         while waiting or running:
             signals.check()
+            watch.check()
             for record in _next(waiting, desk, room.slots.now() - len(running)):
                 actor = _start(study, record, room.resources)
                 desk.begin(record)
@@ -136,7 +139,7 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
                     places[record.key] = event["node"]
                     desk.tell(record, event)
                     running[actor.next.remote()] = record, actor
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, cluster.Lost):
         for record in wanted:
             if record.status == records.RUNNING:
                 desk.interrupt(record)

@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         if small:
             console.print(small)
         writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
-        stopped = lost = None
+        stopped, lost = None, ""
         try:
             desk = final.Desk(study, writer, console.print)
             if room:
@@ -73,13 +73,15 @@ def main(arguments: list[str]) -> int:
                 final.train(study, chosen, desk)
         except KeyboardInterrupt as error:
             stopped = error
+        except cluster.Lost as error:
+            lost = str(error)
         except OSError as error:
-            lost = error
+            lost = _unwritten(study, error)
         finally:
             try:
                 writer.close()
             except OSError as error:
-                lost = error
+                lost = _unwritten(study, error)
             mirrored = uploader.close(
                 _MLFLOW_PATIENCE_S,
                 give_up=lambda: stopped is None and signals.received() is not None,
@@ -89,7 +91,7 @@ def main(arguments: list[str]) -> int:
             f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(study.folder.uri)}"
         )
     if lost:
-        console.print(f"{study.folder.uri} cannot be written: {first_line(lost)}")
+        console.print(lost)
     if stopped or lost:
         console.print("stopped; the same command goes on from here")
         return signals.exit_code(stopped) if stopped else NOTHING_FINISHED
@@ -187,6 +189,10 @@ def _where(left: list[Record], wanted: SearchSpace, room: spread.Room | None) ->
         return f"one after the other on {torch.cuda.get_device_name()}"
     asked = " (resources.gpu asks for a GPU, there is none here)" if wanted.resources.gpu else ""
     return f"one after the other on the CPU{asked}"
+
+
+def _unwritten(study: Study, error: OSError) -> str:
+    return f"{study.folder.uri} cannot be written: {first_line(error)}"
 
 
 def _name(study: object) -> str | None:

@@ -183,10 +183,7 @@ def test_a_ray_that_dies_ends_the_search_and_the_study_goes_on(tmp_path: Path, m
     long = ["--trials=1", "--epochs=150"]
     with started("search", *SEARCH, *long, folder=tmp_path) as process:
         wait_for(lambda: epochs_on_disk(tmp_path, "study") > 10, 90, "10 epochs on record")
-        (raylet,) = (
-            pid for pid in descendants(process.pid) if "raylet/raylet" in title(pid).split(" ")[0]
-        )
-        os.kill(raylet, signal.SIGKILL)
+        os.kill(_raylet(process), signal.SIGKILL)
         assert process.wait(90) == 1
     text = (tmp_path / "search.out").read_text()
     assert "Traceback" not in text
@@ -194,6 +191,45 @@ def test_a_ray_that_dies_ends_the_search_and_the_study_goes_on(tmp_path: Path, m
     done = program("search", "--resume", "--name=study", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(tmp_path, trials=2)
+
+
+def _raylet(process: Popen) -> int:
+    (found,) = (
+        pid for pid in descendants(process.pid) if "raylet/raylet" in title(pid).split(" ")[0]
+    )
+    return found
+
+
+TRAINING = """
+trial:
+  data: {name: synthetic, images: 1024, batch_size: 64}
+  model: {name: small_cnn, width: 8}
+  method: {name: cross_entropy}
+  optim: {lr: 0.02}
+  epochs: 300
+"""
+
+
+def test_a_ray_that_dies_ends_a_final_training_which_goes_on(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")
+    (tmp_path / "config.yaml").write_text(TRAINING)
+    asked, trials = ["config.yaml", "--seeds=2", "--output=trained"], tmp_path / "trained/trials"
+
+    def epochs() -> int:
+        found = [json.loads(path.read_text()) for path in trials.glob("[!.]*.json")]
+        return sum(len(record["epochs"]) for record in found)
+
+    with started("train", *asked, folder=tmp_path) as process:
+        wait_for(lambda: epochs() > 10, 90, "10 epochs on record")
+        os.kill(_raylet(process), signal.SIGKILL)
+        assert process.wait(90) == 1
+    text = (tmp_path / "train.out").read_text()
+    assert "Traceback" not in text
+    assert "Ray has died on this machine\nstopped; the same command goes on from here" in text
+    assert 10 < epochs() < 600
+    done = program("train", *asked, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert epochs() == 600
 
 
 def test_a_study_that_can_no_longer_be_written_stops_and_says_so(tmp_path: Path):

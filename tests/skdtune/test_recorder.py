@@ -342,8 +342,8 @@ def test_a_stop_is_on_disk_with_the_epoch_that_led_to_it(desk):
 
 def test_a_ray_that_has_died_stops_the_search(desk, monkeypatch):
     lost = [False]
-    monkeypatch.setattr(recorder, "_LOOK_EVERY_S", -1.0)
-    monkeypatch.setattr(recorder.cluster, "is_lost", lambda: lost[0])
+    monkeypatch.setattr(recorder.cluster, "_LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr(recorder.cluster, "_is_lost", lambda: lost[0])
     desk.recorder.on_step_end(0, [])
     assert not desk.interrupt.failure
     lost[0] = True

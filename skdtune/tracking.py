@@ -302,12 +302,13 @@ def _params(config: dict) -> list[Param]:
     for section, value in config.items():
         inside = value if isinstance(value, dict) else {"": value}
         flat |= {f"{section}/{key}" if key else section: item for key, item in inside.items()}
-    return [Param(path, str(value)[:_LONGEST_PARAM]) for path, value in flat.items()]
+    return [Param(path, _writable(value)[:_LONGEST_PARAM]) for path, value in flat.items()]
 
 
 def _writable(value: object) -> str:
-    """As text that any database takes, which half a surrogate pair in a file's name is not."""
-    return str(value).encode(errors="replace").decode()
+    """As text that any database takes, which half a surrogate pair in a file's name is not, nor a
+    NUL, which PostgreSQL refuses."""
+    return str(value).encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _slices(items: list, size: int) -> list[list]:

@@ -20,10 +20,12 @@ DELAY_S = 0.3
 
 
 class Server:
-    """`mlflow server` over a database and artifacts in a folder, started and killed at will."""
+    """`mlflow server` over a database, SQLite unless its URI is given, and artifacts in a folder,
+    started and killed at will."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, database: str = ""):
         self.folder, self.port = folder, free_port()
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
@@ -34,7 +36,7 @@ class Server:
         }
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--backend-store-uri", self.database]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(

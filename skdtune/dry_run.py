@@ -6,7 +6,7 @@ from rich.table import Table
 
 from skdtune import cluster, distributions, mps, nodes, preflight, teachers
 from skdtune.differences import refuse_changes
-from skdtune.plan import Plan, add_references, is_beside
+from skdtune.plan import Plan, add_references
 from skdtune.records import Study
 from skdtune.request import Request
 from skdtune.space import BASELINE, SearchSpace
@@ -31,7 +31,9 @@ def show(request: Request, address: str, console: Console) -> None:
     study = request.old or Study("", "search", space.document, space.name)
     if request.old is None:
         add_references(study, space, request.warm.settings)
-    beside = sum(is_beside(record) for record in study.records.values())
+    again = sum(bool(record.repeats) for record in study.records.values())
+    beside = sum(record.is_beside for record in study.records.values()) - again
+    trials = Plan(study, space).total - again
     config = next(iter(study.records.values())).config
     model = models.build(classes=facts["classes"], image_shape=facts["image"], **config["model"])
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -44,11 +46,18 @@ def show(request: Request, address: str, console: Console) -> None:
         f"validation, {facts['classes']} classes, {images}",
         "model": f"{config['model']['name']}, {weights:,} parameters",
         "method": config["method"]["name"],
-        "trials": f"{Plan(study, space).total} ({space.search.trials} searched, {beside} baseline)",
+        "trials": f"{trials} ({space.search.trials} searched, {beside} baseline)",
         "epochs": f"{config['epochs']} a trial, {_scheduler(space)}",
         "objective": f"{space.search.mode} {space.search.metric}, by {space.search.sampler.name}",
         "resources": f"{resources.cpu:g} CPU, {resources.gpu:g} GPU a trial, {slots.now()} at once",
     }
+    asked = space.search.finalists
+    repeats = (asked.trials + 2) * asked.seeds if asked else 0  # 2: what they must beat
+    if asked:
+        rows["finalists"] = (
+            f"the best {asked.trials}, the baseline and the first trial with {asked.seeds} more "
+            f"seeds each: at most {repeats} trainings"
+        )
     named = teachers.named(space)
     if named:
         own = "the baseline, trained first"
@@ -74,7 +83,8 @@ def show(request: Request, address: str, console: Console) -> None:
             done = sum(
                 r.config["epochs"] if r.has_ended else r.epoch for r in study.records.values()
             )
-            images = (Plan(study, space).total * config["epochs"] - done) * facts["train"]
+            total = trials + max(again, repeats)
+            images = (total * config["epochs"] - done) * facts["train"]
             for line in (*advice(calibration.measure(*shape), images), mps.note(served)):
                 console.print(line)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skdtune import comparison, flags, teachers
 from skdtune.errors import ConfigError, run
-from skdtune.leaderboard import rank
+from skdtune.leaderboard import Board, rank
 from skdtune.records import Study
 from skdtune.strict_yaml import dump
 from trainables.storage import Folder
@@ -35,7 +35,8 @@ def document(study: Study) -> dict:
         "trial": record.key,
         "role": record.role,
         "searched": dict(record.params),
-        "search_score": {board.metric: board.winner.score, "gain_over_baseline": board.winner.gain},
+        "search_score": _score(board),
+        "search_seeds": 1 + max(r.seed for r in study.records.values()) - record.seed,
         "trials": len(board.rows),
         "tracking_uri": study.tracking_uri,
         "git_commit": study.commit,
@@ -53,6 +54,12 @@ def document(study: Study) -> dict:
         }
     compared = {"compare": against} if against else {}
     return {"trial": config, **compared, **resources, "provenance": origin}
+
+
+def _score(board: Board) -> dict[str, float | None]:
+    winner = board.winner
+    mean = {} if winner.mean is None else {"mean": winner.mean, "seeds": winner.seeds}
+    return {board.metric: winner.score, **mean, "gain_over_baseline": winner.gain}
 
 
 def text(study: Study) -> str:

@@ -24,11 +24,12 @@ def add_seeds(
     by itself on the same seed. Those that are there stay, and what failed is tried again. Returns
     what is to be trained, in order.
 
-    The seeds go on from the config's own; one that a search has found was chosen on that very seed,
-    so they begin behind it. Errors: ConfigError for one to compare with that was another before,
-    and for a training whose seeds had one teacher together."""
+    The seeds go on from the config's own; one that a search has found was chosen on that seed, and
+    where it had finalists on some more, so they begin behind those. Errors: ConfigError for one to
+    compare with that was another before, and for a training whose seeds had one teacher
+    together."""
     _refuse_shared_teacher(study)
-    first = config.get("seed", 0) + bool(study.space.get("provenance"))
+    first = config.get("seed", 0) + _seeds_of_search(study.space.get("provenance"))
     wanted: dict[str, Record] = {}
     for name, one in {records.SEED: config, **(compare or {})}.items():
         role = records.SEED if name == records.SEED else records.COMPARED
@@ -45,6 +46,14 @@ def add_seeds(
         if record.status == records.FAILED:
             record.status, record.error, record.ended = records.PENDING, "", None
     return chosen
+
+
+def _seeds_of_search(origin: Any) -> int:
+    """On how many seeds a search has chosen the config; a file of before does not say it."""
+    if not origin:
+        return 0
+    found = origin.get("search_seeds", 1) if isinstance(origin, dict) else 1
+    return found if type(found) is int and found > 0 else 1
 
 
 def _refuse_shared_teacher(study: Study) -> None:

@@ -8,6 +8,9 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import csv
 import io
 import json
+import math
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -17,13 +20,13 @@ from rich.table import Table
 from skdtune import conclusion, flags, records
 from skdtune.comparison import ahead
 from skdtune.errors import run
-from skdtune.plan import is_beside
 from skdtune.records import Record, Study
 from skdtune.settings import LOWER_IS_BETTER
 from trainables import metrics
 
 _TIE_BREAK = "val/loss"
 _VALUES = "searched values"
+_MEAN = "mean (seeds)"
 _REFERENCES = (records.DEFAULT, records.FIRST)
 LABELS = {  # what a person calls a trial of that role
     records.BASELINE: "baseline",
@@ -34,13 +37,17 @@ LABELS = {  # what a person calls a trial of that role
 
 @dataclass(frozen=True)
 class Row:
-    """place: 1 is best. score: the metric at the last epoch, None before the first. gain: how
-    much better than the baseline, positive is better; None for a trial that did not come to the
+    """place: 1 is best. score: the metric at the last epoch, None before the first. mean: of the
+    scores of all its `seeds`, its own and those of its repeats; None for one that was not trained
+    again, or whose repeats have not all finished. gain: how much better than the baseline, positive
+    is better, between their means where both have one; None for a trial that did not come to the
     full budget."""
 
     place: int
     record: Record
     score: float | None
+    mean: float | None
+    seeds: int
     gain: float | None
 
     @property
@@ -68,10 +75,44 @@ class Board:
 
 
 def rank(study: Study) -> Board:
-    """The study's trials, best first: those at the full budget by their last epoch, never by
-    their best; then stopped and unfinished ones, the furthest first; then those without a
-    result. A tie in the metric goes to the lower validation loss."""
+    """The study's trials, best first: finalists by the mean over their seeds; then those at the
+    full budget by their last epoch, never by their best; then stopped and unfinished ones, the
+    furthest first; then those without a result. Repeats are no rows of their own."""
     is_search, metric = study.kind == "search", ranked_by(study)
+    ordered, runs = by_score(study), _by_setting(study)
+    means = _means(runs, metric)
+    ordered.sort(key=_finalists_first(metric, means, study))
+    reference = next(
+        (r for r in ordered if r.role == records.BASELINE and r.status == records.FINISHED), None
+    )
+    rows = []
+    for place, record in enumerate(ordered, start=1):
+        score, mean = record.last.get(metric), means.get(record.key)
+        gain = None
+        if reference and record.status == records.FINISHED and score is not None:
+            zero = means.get(reference.key)
+            if mean is None or zero is None:
+                gain = ahead(metric, score, reference.last[metric])
+            else:
+                gain = ahead(metric, mean, zero)
+        rows.append(Row(place, record, score, mean, len(runs[record.key]), gain))
+    full = [r for r in rows if r.record.status == records.FINISHED and r.score is not None]
+    return Board(
+        study=study.name,
+        kind=study.kind,
+        metric=metric,
+        rows=rows,
+        winner=next((row for row in full if is_search and not row.record.is_beside), None),
+        default=next((row for row in full if row.record.role in _REFERENCES), None),
+        baseline=next((row for row in full if row.is_baseline), None),
+        told=[] if is_search else conclusion.lines(study),
+    )
+
+
+def by_score(study: Study) -> list[Record]:
+    """All trials but repeats, best first by their own seed alone. A tie in the metric goes to the
+    lower validation loss."""
+    metric = ranked_by(study)
     sign = 1 if metric in LOWER_IS_BETTER else -1
 
     def order(record: Record) -> tuple:
@@ -82,28 +123,7 @@ def rank(study: Study) -> Board:
             return (0, 0, sign * score, loss, record.key)
         return (1, -record.epoch, sign * score, loss, record.key)
 
-    ordered = sorted(study.records.values(), key=order)
-    reference = next(
-        (r for r in ordered if r.role == records.BASELINE and r.status == records.FINISHED), None
-    )
-    zero = reference.last.get(metric) if reference else None
-    rows = []
-    for place, record in enumerate(ordered, start=1):
-        score = record.last.get(metric)
-        whole = record.status == records.FINISHED and score is not None and zero is not None
-        gain = ahead(metric, score, zero) if whole else None
-        rows.append(Row(place, record, score, gain))
-    full = [r for r in rows if r.record.status == records.FINISHED and r.score is not None]
-    return Board(
-        study=study.name,
-        kind=study.kind,
-        metric=metric,
-        rows=rows,
-        winner=next((row for row in full if is_search and not is_beside(row.record)), None),
-        default=next((row for row in full if row.record.role in _REFERENCES), None),
-        baseline=next((row for row in full if row.is_baseline), None),
-        told=[] if is_search else conclusion.lines(study),
-    )
+    return sorted((r for r in study.records.values() if not r.repeats), key=order)
 
 
 def ranked_by(study: Study) -> str:
@@ -123,7 +143,7 @@ def as_json(board: Board) -> str:
         else "scores on the test set, run by run; what they come to is in result.json",
         **{role: row.key if row else None for role, row in _references(board).items()},
         "trials": [
-            _flat(row) | {"params": row.record.params, "metrics": row.record.last}
+            _flat(board, row) | {"params": row.record.params, "metrics": row.record.last}
             for row in board.rows
         ],
     }
@@ -134,7 +154,8 @@ def as_csv(board: Board) -> str:
     """A line a trial; a column for every searched value."""
     paths = list(dict.fromkeys(path for row in board.rows for path in row.record.params))
     lines = [
-        _flat(row) | {path: row.record.params.get(path, "") for path in paths} for row in board.rows
+        _flat(board, row) | {path: row.record.params.get(path, "") for path in paths}
+        for row in board.rows
     ]
     text = io.StringIO()
     writer = csv.DictWriter(
@@ -153,12 +174,12 @@ def show(board: Board, console: Console) -> None:
     for column in columns(board):
         table.add_column(
             column,
-            justify="right" if column in ("rank", "epochs", board.metric) else "left",
+            justify="right" if column in ("rank", "epochs", board.metric, _MEAN) else "left",
             overflow="fold" if column == _VALUES else "ellipsis",
         )
     for row in board.rows:
         style = "bold" if row is board.winner else None
-        table.add_row(*map(escape, cells(row)), style=style)
+        table.add_row(*map(escape, cells(board, row)), style=style)
     console.print(table)
     for line in summary(board):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -166,12 +187,14 @@ def show(board: Board, console: Console) -> None:
 
 def columns(board: Board) -> list[str]:
     """The heads of the table's columns."""
-    return ["rank", "trial", "", "status", "epochs", board.metric, "vs baseline", _VALUES]
+    means = [_MEAN] if _has_finalists(board) else []
+    return ["rank", "trial", "", "status", "epochs", board.metric, *means, "vs baseline", _VALUES]
 
 
-def cells(row: Row) -> list[str]:
+def cells(board: Board, row: Row) -> list[str]:
     """What a trial's line has in each of them."""
     record = row.record
+    mean = f"{row.mean:.4f} ({row.seeds})" if row.mean is not None else ""
     return [
         str(row.place),
         row.key,
@@ -179,6 +202,7 @@ def cells(row: Row) -> list[str]:
         record.status,
         f"{record.epoch}/{record.config['epochs']}",
         _number(row.score),
+        *([mean] if _has_finalists(board) else []),
         "" if row.is_baseline else _signed(row.gain),
         ", ".join(f"{path} {_plain(value)}" for path, value in record.params.items()),
     ]
@@ -192,19 +216,24 @@ def summary(board: Board) -> list[str]:
     if board.winner is None:
         return ["no trial of the search has come to its full budget"]
     winner = board.winner
-    lines = [f"{'winner:':17} trial {winner.key}  {board.metric} {winner.score:.4f}"]
+    lines = [f"{'winner:':17} {_told(board, winner)}"]
     for row in filter(None, (board.default, board.baseline)):
         label = f"{LABELS[row.record.role]}:"
         if row is winner:
             lines.append(f"{label} it is the winner")
             continue
-        beyond = f"(winner {ahead(board.metric, winner.score, row.score):+.4f})"
-        lines.append(f"{label:17} trial {row.key}  {board.metric} {row.score:.4f}  {beyond}")
+        alike = winner.mean is not None and row.mean is not None
+        values = (winner.mean, row.mean) if alike else (winner.score, row.score)
+        beyond = f"(winner {ahead(board.metric, *values):+.4f})"
+        lines.append(f"{label:17} {_told(board, row)}  {beyond}")
     if winner is not board.baseline and winner.gain is not None and winner.gain <= 0:
         lines.append("no setting beat the baseline")
+    what = f"search scores, the luckiest of {len(board.rows)} trials on the validation set"
+    if winner.mean is not None:
+        what = f"means over the seeds of the finalists of {len(board.rows)} trials, validation set"
     lines.append(
-        f"These are search scores, the luckiest of {len(board.rows)} trials on the validation set; "
-        "`python -m skdtune.train` confirms the winner on the test set over several seeds."
+        f"These are {what}; `python -m skdtune.train` confirms the winner on the test set over "
+        "several other seeds."
     )
     return lines
 
@@ -233,11 +262,57 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _by_setting(study: Study) -> dict[str, list[Record]]:
+    """The runs of each trial's setting by the trial's key: the trial, then its repeats."""
+    runs = {key: [record] for key, record in study.records.items() if not record.repeats}
+    for record in study.records.values():
+        if record.repeats in runs:
+            runs[record.repeats].append(record)
+    return runs
+
+
+def _means(runs: dict[str, list[Record]], metric: str) -> dict[str, float]:
+    """By key the mean score of those that were trained again, all of their runs to the end."""
+    return {
+        key: statistics.fmean(record.last[metric] for record in found)
+        for key, found in runs.items()
+        if len(found) > 1 and all(r.status == records.FINISHED and metric in r.last for r in found)
+    }
+
+
+def _finalists_first(
+    metric: str, means: dict[str, float], study: Study
+) -> Callable[[Record], tuple[bool, float]]:
+    """A key that sorts the finalists by their means and leaves the others' order. What they must
+    beat was trained again too: it is one of them when it is as good as the last of them."""
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    signed = {key: sign * mean for key, mean in means.items()}
+    searched = [signed[key] for key in signed if study.records[key].role == records.SEARCH]
+    last = max(searched, default=math.inf)
+
+    def order(record: Record) -> tuple[bool, float]:
+        value = signed.get(record.key, math.inf)
+        return (False, value) if record.key in signed and value <= last else (True, 0.0)
+
+    return order
+
+
+def _has_finalists(board: Board) -> bool:
+    return any(row.mean is not None for row in board.rows)
+
+
+def _told(board: Board, row: Row) -> str:
+    if row.mean is None:
+        return f"trial {row.key}  {board.metric} {row.score:.4f}"
+    own = f"the mean of {row.seeds} seeds, {row.score:.4f} in the search"
+    return f"trial {row.key}  {board.metric} {row.mean:.4f} ({own})"
+
+
 def _references(board: Board) -> dict[str, Row | None]:
     return {"winner": board.winner, "default": board.default, "baseline": board.baseline}
 
 
-def _flat(row: Row) -> dict[str, object]:
+def _flat(board: Board, row: Row) -> dict[str, object]:
     return {
         "rank": row.place,
         "trial": row.key,
@@ -247,6 +322,7 @@ def _flat(row: Row) -> dict[str, object]:
         "epochs": row.record.config["epochs"],
         "score": row.score,
         "gain": row.gain,
+        **({"mean": row.mean, "seeds": row.seeds} if _has_finalists(board) else {}),
     }
 
 

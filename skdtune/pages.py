@@ -41,7 +41,7 @@ def description(study: Study, experiment: str, run: str, children: dict[str, str
     ]
     length = sum(map(len, lines))
     for row in board.rows[:_MOST_ROWS]:
-        found = [_escaped(cell) for cell in cells(row)]
+        found = [_escaped(cell) for cell in cells(board, row)]
         if row.key in children:
             place = f"#/experiments/{experiment}/runs/{children[row.key]}?{urlencode(_TRAINING)}"
             found[1] = f"[{found[1]}]({place})"

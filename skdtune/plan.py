@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any
 
 from skdtune import records, teachers
+from skdtune.leaderboard import by_score
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import BASELINE as BASELINE_METHOD
@@ -43,18 +44,60 @@ class Plan:
         self.only = only
         self.queue = deque(r for r in study.unfinished if only in (None, r.role))
         self._put_back: Counter[str] = Counter()
-        self._beside = sum(is_beside(record) for record in self.known)
+        self._beside = sum(record.is_beside for record in self.known)
 
     @property
     def total(self) -> int:
         """How many trials the study has when it is done, the baseline included."""
-        inside = len(self.study.records) - self._beside  # a plan adds none beside the search
+        inside = len(self.study.records) - self._beside
         return max(self.space.search.trials, inside) + self._beside
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every trial of the search is on the books."""
+        return len(self.study.records) >= self.total
 
     @property
     def is_done(self) -> bool:
         """Whether no trial is left to start."""
-        return not self.queue and (bool(self.only) or len(self.study.records) >= self.total)
+        if self.queue:
+            return False
+        return bool(self.only) or (self.is_full and not self._waits_for_finalists)
+
+    def call_finalists(self) -> None:
+        """Puts the repeats of the finalists on the books that are not there yet, once every trial
+        of the search has ended; before that, and where none are asked for, does nothing."""
+        if self.queue or self.only or not self.is_full or not self._has_searched:
+            return
+        for record, seed in self._missing_repeats():
+            config = {**record.config, "seed": seed}
+            repeat = _add(self.study, records.REPEAT, record.params, config)
+            repeat.repeats = record.key
+            self._beside += 1
+            self.queue.append(repeat)
+
+    @property
+    def _waits_for_finalists(self) -> bool:
+        if self.space.search.finalists is None:
+            return False
+        return not self._has_searched or bool(self._missing_repeats())
+
+    @property
+    def _has_searched(self) -> bool:
+        return all(record.has_ended for record in self.study.records.values())
+
+    def _missing_repeats(self) -> list[tuple[Record, int]]:
+        """Trials and seeds."""
+        asked, found = self.space.search.finalists, self.study.records.values()
+        if asked is None:
+            return []
+        there = {(record.repeats, record.seed) for record in found if record.repeats}
+        wanted = [
+            (record, record.seed + number)
+            for record in finalists(self.study, asked.trials)
+            for number in range(1, asked.seeds + 1)
+        ]
+        return [(record, seed) for record, seed in wanted if (record.key, seed) not in there]
 
     def interrupt(self) -> None:
         self.interrupted = True
@@ -82,7 +125,7 @@ class Plan:
             "key": record.key,
             "identity": record.identity,
             "role": record.role,
-            "beside": is_beside(record),
+            "beside": record.is_beside,
             "study": self.study.folder.uri,
             "after": record.epoch,
             "threads": max(1, ceil(self.resources.cpu)),
@@ -101,10 +144,13 @@ class Plan:
         return self.study.data.get("fingerprint") if same else None
 
 
-def is_beside(record: Record) -> bool:
-    """Whether the trial runs beside the search and is no point of its space, as the baseline
-    mostly is: it comes behind the first trial then, and else is the first trial itself."""
-    return record.role == records.BASELINE and record.key != _key(0)
+def finalists(study: Study, count: int) -> list[Record]:
+    """So many of the best trials of the search that came to their full budget, and behind them the
+    baseline and the first trial, which they must beat."""
+    full = [record for record in by_score(study) if record.status == records.FINISHED]
+    inside = [record for record in full if not record.is_beside]
+    must_beat = [record for record in full if record.role not in (records.SEARCH, records.REPEAT)]
+    return list({record.key: record for record in inside[:count] + must_beat}.values())
 
 
 def add_references(

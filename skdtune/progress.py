@@ -147,6 +147,8 @@ class Progress:
 
 
 def _what(record: Record) -> str:
+    if record.repeats:
+        return f"repeats {record.repeats}, seed {record.seed}"
     if record.role == records.BASELINE:
         return "baseline"
     values = ", ".join(f"{path} {_short(value)}" for path, value in record.params.items())

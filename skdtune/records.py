@@ -28,9 +28,10 @@ OWNER = "owner.json"  # who holds the study
 MODELS = "models"  # of a final training, one a seed
 
 # Roles
-# (`default` is the authors' own setting, `first` another that the space puts in its place; the
-# others are of a final training: `compared` is what the config is measured against)
-SEARCH, DEFAULT, FIRST, BASELINE = "search", "default", "first", "baseline"
+# (`default` is the authors' own setting, `first` another that the space puts in its place, `repeat`
+# a finalist with another seed; the others are of a final training: `compared` is what the config is
+# measured against)
+SEARCH, DEFAULT, FIRST, BASELINE, REPEAT = "search", "default", "first", "baseline", "repeat"
 SEED, TEACHER, COMPARED = "seed", "teacher", "compared"
 # Statuses; a trial that is neither of the last four is to be gone on with
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
@@ -45,7 +46,8 @@ class Record:
     epochs: the metrics of each epoch, oldest first. checkpoint: the newest, below the study's
     folder; empty once it is deleted. host, device: where it ran last. teacher: the key of the run
     that teaches it, in a final training alone. origin: the trial of another study that its values
-    are from, with a warm start. Times are Unix seconds."""
+    are from, with a warm start. repeats: the key of the trial that it is again, with another seed.
+    Times are Unix seconds."""
 
     key: str
     role: str
@@ -65,6 +67,7 @@ class Record:
     seed: int | None = None
     teacher: str = ""
     origin: dict[str, str] = field(default_factory=dict)
+    repeats: str = ""
 
     def __post_init__(self):
         if self.seed is None:
@@ -86,6 +89,13 @@ class Record:
         another trial when a record is lost."""
         config = json.dumps(self.config, sort_keys=True).encode()
         return f"{self.key} {hashlib.sha256(config).hexdigest()[:16]}"
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether the trial runs beside the search and is no point of its space: a repeat, and the
+        baseline, which comes behind the first trial unless it is the first trial itself."""
+        is_first = not self.key.strip("0")
+        return self.role == REPEAT or (self.role == BASELINE and not is_first)
 
     @property
     def has_ended(self) -> bool:

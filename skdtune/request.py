@@ -9,7 +9,6 @@ from typing import Any
 from skdtune import distributions, flags, places, records, space, warm_start
 from skdtune.errors import ConfigError, together
 from skdtune.finding import STUDIES, find, newest, on_disk
-from skdtune.plan import is_beside
 from skdtune.records import Study
 from skdtune.space import SearchSpace
 from skdtune.strict_yaml import Document
@@ -69,7 +68,7 @@ def _existing(options: dict[str, Any]) -> Study:
     """The study that `--resume` means. Errors: ConfigError when there is none, and when it has
     more trials than are asked for."""
     study = _search(records.load(_place(options)))
-    there = sum(not is_beside(record) for record in study.records.values())
+    there = sum(not record.is_beside for record in study.records.values())
     if options["trials"] is not None and options["trials"] < there:
         problem = f"--trials {options['trials']}: it has {there} already, the baseline not counted"
         raise ConfigError(f"study {study.name}", [problem])

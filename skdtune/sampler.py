@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from skdtune.bounded_storage import BoundedStorage
-from skdtune.plan import Plan, is_beside
+from skdtune.plan import Plan
 from skdtune.records import DIVERGED, ENDED, FAILED, FINISHED, STOPPED, Record
 from skdtune.space import Parameter, SearchSpace
 from trainables import metrics
@@ -57,11 +57,15 @@ class OptunaSampler(Searcher):
             self._remember(record)
 
     def suggest(self, trial_id: str) -> dict | str | None:
+        if not self.plan.queue:
+            self.plan.call_finalists()
         if self.plan.is_done:
             # one that runs may still be put back, and Tune never asks again after FINISHED
             return None if self.live else Searcher.FINISHED
         if self.slots is not None and len(self.live) >= self.slots():
             return None
+        if not self.plan.queue and self.plan.is_full:
+            return None  # the finalists are not known before the last trial has ended
         live = self._planned(self.plan.queue.popleft()) if self.plan.queue else self._new()
         self._report(live, live.record.epochs)
         self.live[trial_id] = live
@@ -101,7 +105,7 @@ class OptunaSampler(Searcher):
         """A trial whose values are settled."""
         if record.key in self.given_up:
             return self.given_up.pop(record.key)
-        if is_beside(record):
+        if record.is_beside:
             return _Live(record, None)
         self.study.enqueue_trial(record.params)
         trial = self.study.ask()
@@ -121,7 +125,7 @@ class OptunaSampler(Searcher):
                 live.reported.add(epoch)
 
     def _remember(self, record: Record) -> None:
-        if is_beside(record) or record.status not in ENDED:
+        if record.is_beside or record.status not in ENDED:
             return
         curve = {report[metrics.EPOCH]: report[self.metric] for report in record.epochs}
         state = _STATES[record.status]

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-from skdtune.plan import is_beside
 from skdtune.records import Record
 from skdtune.space import SearchSpace
 from trainables import metrics
@@ -59,7 +58,7 @@ class StudyAsha(AsyncHyperBandScheduler):
 
     def remember(self, record: Record) -> None:
         """Puts a recorded curve into the rungs."""
-        if is_beside(record):
+        if record.is_beside:
             return
         trial = SimpleNamespace(config={"run": {"key": record.key, "beside": False, "role": ""}})
         self.on_trial_add(None, trial)

@@ -43,9 +43,18 @@ class WarmStart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """trials: how many of the best are trained again when all trials have ended, and with them what
+    they must beat. seeds: with how many other seeds each; the best mean over all its seeds wins."""
+
+    trials: Count = 3
+    seeds: Count = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """trials: how many settings are tried, the first trials and those of `warm_start` among them;
-    the baseline runs beside them."""
+    the baseline and the repeats of `finalists` run beside them."""
 
     metric: Metric = "val/accuracy"
     mode: Literal["max", "min"] = "max"
@@ -54,6 +63,7 @@ class Search:
     scheduler: Scheduler = field(default_factory=Scheduler)
     first_trials: list = field(default_factory=list)
     warm_start: WarmStart | None = None
+    finalists: Finalists | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +75,23 @@ class Resources:
     gpu: Annotated[float, Bounds(at_least=0, at_most=1)] = 0
 
 
+_NESTED = {
+    "sampler": Sampler,
+    "scheduler": Scheduler,
+    "warm_start": WarmStart,
+    "finalists": Finalists,
+}
+
+
 def search(data: Any) -> tuple[Search, list[Problem]]:
     """The search settings of a space, or the defaults and what is wrong."""
     if not isinstance(data, dict):
         return Search(), [("search", "must be a section of settings")]
     data, nested, problems = dict(data), {}, []
-    if data.get("warm_start") is None:
-        data.pop("warm_start", None)
-    for key, kind in (("sampler", Sampler), ("scheduler", Scheduler), ("warm_start", WarmStart)):
+    for key in ("warm_start", "finalists"):
+        if data.get(key) is None:
+            data.pop(key, None)
+    for key, kind in _NESTED.items():
         if key in data:
             nested[key], found = section(f"search.{key}", kind, data.pop(key))
             problems += found

@@ -84,4 +84,5 @@ def _record(run: Run) -> Record:
         host=tags.get("skdtune.node", ""),
         device=tags.get("skdtune.device", ""),
         teacher=tags.get("skdtune.teacher", ""),
+        repeats=tags.get("skdtune.repeats", ""),
     )

@@ -212,6 +212,8 @@ class Mirror:
         """Of its run, in tables and beside curves."""
         if self.study.kind != "search":
             return record.key
+        if record.repeats:
+            return f"trial {record.key} repeats {record.repeats}, seed {record.seed}"
         return f"trial {record.key} {LABELS.get(record.role, '')}".strip()
 
     def _study_tags(self) -> dict[str, str]:
@@ -224,9 +226,9 @@ class Mirror:
         return {KIND: self.study.kind, **linked}
 
     def _trial_tags(self, record: Record) -> dict[str, str]:
-        teacher = {"skdtune.teacher": record.teacher} if record.teacher else {}
+        other = {"skdtune.teacher": record.teacher, "skdtune.repeats": record.repeats}
         return {
-            **teacher,
+            **{tag: key for tag, key in other.items() if key},
             KIND: "trial" if self.study.kind == "search" else record.role,
             TRIAL: record.key,
             _PARENT: self.parent,

@@ -7,7 +7,6 @@ from typing import Any
 from skdtune import distributions
 from skdtune.errors import ConfigError
 from skdtune.leaderboard import rank
-from skdtune.plan import is_beside
 from skdtune.records import FINISHED, Record, Study
 from skdtune.space import SearchSpace
 from trainables import sections
@@ -54,7 +53,7 @@ def choose(space: SearchSpace, study: Study) -> WarmStart:
     if study.kind != "search":
         raise ConfigError(_PLACE, [f"{study.name} is a final training, not a search"])
     rows = [row.record for row in rank(study).rows if row.record.status == FINISHED]
-    ended = [record for record in rows if not is_beside(record)]
+    ended = [record for record in rows if not record.is_beside]
     if not ended:
         raise ConfigError(_PLACE, [f"no trial of {study.name} has come to its full budget"])
     known = [space.first_values(entry) for entry in space.first_trials()]

@@ -64,6 +64,7 @@ def test_where_it_came_from_is_kept(study: Study, tmp_path: Path) -> None:
             "val/accuracy": board.winner.score,
             "gain_over_baseline": board.winner.gain,
         },
+        "search_seeds": 1,
         "trials": len(study.records),
         "tracking_uri": "sqlite:///mlflow.db",
         "git_commit": "abc",

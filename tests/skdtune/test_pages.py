@@ -117,7 +117,8 @@ def shown(mirror: Mirror, tmp_path: Path) -> Shown:
 def test_the_browser_shows_the_trials_ranked_and_their_curves(study, mirror, shown: Shown):
     page = shown(pages.trials(study, mirror.experiment, mirror.parent))
     names = re.findall(r">(trial \d{4}[^<]*)<", page)
-    named = [" ".join(["trial", row.key, cells(row)[2]]).strip() for row in rank(study).rows]
+    board = rank(study)
+    named = [" ".join(["trial", row.key, cells(board, row)[2]]).strip() for row in board.rows]
     assert set(named) <= set(names)
     whole = [
         name for row, name in zip(rank(study).rows, named, strict=True) if row.gain is not None

@@ -3,7 +3,7 @@
 import pytest
 
 from skdtune import records
-from skdtune.plan import SILENCE_S, Plan, add_references, is_beside
+from skdtune.plan import SILENCE_S, Plan, add_references
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
 from tests.skdtune.builders import (
@@ -37,7 +37,7 @@ def test_the_first_trial_comes_first_and_the_baseline_right_behind_it(tmp_path):
     assert other.params["method/beta"] == 2.0
     assert baseline.config == default.config | {"method": {"name": "cross_entropy"}}
     assert baseline.params == {}
-    assert [is_beside(record) for record in study.records.values()] == [False, True, False]
+    assert [record.is_beside for record in study.records.values()] == [False, True, False]
 
 
 def test_a_first_trial_is_the_authors_own_when_all_its_values_are(tmp_path):

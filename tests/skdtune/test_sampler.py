@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from skdtune import records
-from skdtune.plan import Plan, is_beside
+from skdtune.plan import Plan
 from skdtune.records import DIVERGED, FAILED, FINISHED, STOPPED
 from skdtune.sampler import OptunaSampler
 from tests.skdtune.builders import (
@@ -109,7 +109,7 @@ def test_every_value_lies_in_its_distribution_and_conditional_ones_are_there_whe
     play.run()
     seen = set()
     for record in play.plan.study.records.values():
-        if is_beside(record):
+        if record.is_beside:
             continue
         variant = record.params["method/variant"]
         seen.add(variant)
@@ -215,7 +215,7 @@ def test_a_lower_is_better_metric_is_minimised(tmp_path):
     play.run()
     optuna_study = play.sampler.study
     assert optuna_study.direction == optuna.study.StudyDirection.MINIMIZE
-    finished = [r for r in play.plan.study.records.values() if not is_beside(r)]
+    finished = [r for r in play.plan.study.records.values() if not r.is_beside]
     assert optuna_study.best_value == min(record.last["val/loss"] for record in finished)
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from skdtune import records, scheduler
-from skdtune.plan import is_beside
 from skdtune.records import Record
 from skdtune.scheduler import StudyAsha
 from tests.skdtune.builders import build_space, end, mixed_study, report, tune_trial
@@ -41,7 +40,7 @@ class Cluster:
     def report(self, record: Record, line: dict) -> str:
         """The scheduler's decision on an epoch."""
         if record.key not in self.trials:
-            trial = tune_trial(f"{self.prefix}-{record.key}", record, is_beside(record))
+            trial = tune_trial(f"{self.prefix}-{record.key}", record, record.is_beside)
             self.trials[record.key] = trial
             self.asha.on_trial_add(None, trial)
         trial = self.trials[record.key]

@@ -54,9 +54,10 @@ def show(request: Request, address: str, console: Console) -> None:
     asked = space.search.finalists
     repeats = (asked.trials + 2) * asked.seeds if asked else 0  # 2: what they must beat
     if asked:
+        more = "1 more seed" if asked.seeds == 1 else f"{asked.seeds} more seeds"
         rows["finalists"] = (
-            f"the best {asked.trials}, the baseline and the first trial with {asked.seeds} more "
-            f"seeds each: at most {repeats} trainings"
+            f"the best {asked.trials}, the baseline and the first trial with {more} each: at most "
+            f"{repeats} trainings"
         )
     named = teachers.named(space)
     if named:

@@ -167,6 +167,34 @@ def test_a_study_grows_and_its_optuna_study_knows_the_old_trials(searched: Path)
     assert {name: new[name] for name in old} == old
 
 
+def test_finalists_are_trained_again_and_the_best_mean_is_exported(searched: Path):
+    """Asked for when the study has ended; the final training leaves their seeds alone."""
+    before = read_study(searched, "first").records
+    asked = ["--resume", "--name=first", "--set=search.finalists={trials: 2, seeds: 1}"]
+    plan = program("search", *asked, "--check", folder=searched)
+    assert "the best 2, the baseline and the first trial with 1 more seed each" in plan.stdout
+    done = program("search", *asked, folder=searched)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = read_study(searched, "first")
+    assert {key: study.records[key] for key in before} == before
+    repeats = [record for key, record in study.records.items() if key not in before]
+    assert 3 <= len(repeats) <= 4, "the first trial may be one of the best"
+    assert {(record.status, record.seed) for record in repeats} == {(records.FINISHED, 1)}
+    board = json.loads(program("leaderboard", "first", "--format=json", folder=searched).stdout)
+    means = {trial["trial"]: trial["mean"] for trial in board["trials"]}
+    for record in repeats:
+        pair = study.records[record.repeats].last, record.last
+        assert means[record.repeats] == pytest.approx(sum(r["val/accuracy"] for r in pair) / 2)
+    assert means[board["winner"]] == max(
+        mean for key, mean in means.items() if mean is not None and key != board["baseline"]
+    )
+    assert "(the mean of 2 seeds, " in done.stdout
+    there = {run.data.tags.get("skdtune.repeats") for run in runs_of(searched, "first")} - {None}
+    assert there == {record.repeats for record in repeats}
+    program("export", "first", "--output=mean.yaml", folder=searched)
+    assert "  search_seeds: 2\n" in (searched / "mean.yaml").read_text()
+
+
 def test_another_search_begins_with_the_best_settings_of_the_first(searched: Path):
     warm = ["--set=search.warm_start.study=first", "--set=search.warm_start.trials=2"]
     again = program(
@@ -193,6 +221,7 @@ def test_real_images_on_resnet20(tmp_path: Path):
         "drg_dsr",
         "--set=trial.data.name=imagefolder",
         f"--set=trial.data.root={images}",
+        "--set=trial.data.image_size=16",  # a quarter of the time
         "--set=trial.model.name=resnet20",
         "--trials=2",
         "--epochs=3",

@@ -6,7 +6,7 @@ from pathlib import Path
 from skdtune import records
 from skdtune.errors import ConfigError, first_line
 from skdtune.records import Study
-from skdtune.tracking_uri import default_uri
+from skdtune.tracking_uri import default_uri, knock
 from trainables.sections import nearest
 from trainables.storage import Folder
 
@@ -38,6 +38,7 @@ def _read(study: str, uri: str) -> Study | None:
     from skdtune import tracked  # it takes a second to import, and most studies are on this disk
 
     try:
+        knock(uri)
         return tracked.read_study(study, uri) if tracked.exists(uri) else None
     except Exception as error:  # noqa: BLE001 - a server may be down, a database damaged
         problem = f"MLflow at {uri} cannot be read: {first_line(error)}"

@@ -11,7 +11,7 @@ import sys
 from skdtune import flags, lock, records
 from skdtune.errors import NOTHING_FINISHED, ConfigError, run
 from skdtune.finding import newest, on_disk
-from skdtune.tracking_uri import default_uri
+from skdtune.tracking_uri import default_uri, knock
 
 
 def main(arguments: list[str]) -> int:
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     uri = options["tracking_uri"] or study.tracking_uri or default_uri()
     try:
         with lock.held(folder, study.name):
+            knock(uri)
             study = records.load(folder)  # as it is now that nobody else changes it
             tracking.Mirror(study, uri).push(live=False)
     except ConfigError:

@@ -1,13 +1,16 @@
 """Which MLflow a study is mirrored to when nobody says."""
 
 import os
+import socket
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from skdtune import flags
 from skdtune.errors import ConfigError
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_KNOCK_S = 5.0
 
 
 def absolute(uri: str) -> str:
@@ -28,6 +31,19 @@ def database(uri: str) -> Path | None:
     if not separator or not scheme.startswith("sqlite"):
         return None
     return Path(unquote(place.partition("?")[0]))
+
+
+def knock(uri: str) -> None:
+    """Errors: OSError when nobody answers where a database server is said to be, which MLflow would
+    try ten times in a hundred seconds."""
+    parts = urlsplit(uri)
+    port = _PORTS.get(parts.scheme.partition("+")[0])
+    try:
+        place = parts.hostname, parts.port or port
+    except ValueError:  # several servers, such as `one:5432,two:5432`
+        return
+    if port and parts.hostname:
+        socket.create_connection(place, _KNOCK_S).close()
 
 
 def default_uri() -> str:

@@ -1,0 +1,33 @@
+"""Whether somebody answers at a database server's address, before MLflow tries for long."""
+
+import socket
+
+import pytest
+
+from skdtune.tracking_uri import knock
+from tests.skdtune.builders import free_port
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mysql", "mssql+pyodbc"])
+def test_nobody_answers(scheme):
+    with pytest.raises(OSError):
+        knock(f"{scheme}://127.0.0.1:{free_port()}/mlflow")
+
+
+def test_somebody_answers():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        knock(f"postgresql://mlflow@127.0.0.1:{server.getsockname()[1]}/mlflow")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql:///mlflow?host=/run/postgresql",
+        "postgresql://one:1,two:2/mlflow",
+        "sqlite:///mlflow.db",
+        "http://nowhere.invalid:1",
+        "databricks",
+    ],
+)
+def test_of_other_addresses_it_does_not_ask(uri):
+    knock(uri)

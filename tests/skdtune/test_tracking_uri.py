@@ -10,7 +10,7 @@ from tests.skdtune.builders import free_port
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mysql", "mssql+pyodbc"])
 def test_nobody_answers(scheme):
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         knock(f"{scheme}://127.0.0.1:{free_port()}/mlflow")
 
 

@@ -33,7 +33,8 @@ def show(request: Request, address: str, console: Console) -> None:
         add_references(study, space, request.warm.settings)
     again = sum(bool(record.repeats) for record in study.records.values())
     beside = sum(record.is_beside for record in study.records.values()) - again
-    trials = Plan(study, space).total - again
+    study.space = space.document
+    plan = Plan(study, space)
     config = next(iter(study.records.values())).config
     model = models.build(classes=facts["classes"], image_shape=facts["image"], **config["model"])
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -46,18 +47,17 @@ def show(request: Request, address: str, console: Console) -> None:
         f"validation, {facts['classes']} classes, {images}",
         "model": f"{config['model']['name']}, {weights:,} parameters",
         "method": config["method"]["name"],
-        "trials": f"{trials} ({space.search.trials} searched, {beside} baseline)",
+        "trials": f"{plan.total - again} ({space.search.trials} searched, {beside} baseline)",
         "epochs": f"{config['epochs']} a trial, {_scheduler(space)}",
         "objective": f"{space.search.mode} {space.search.metric}, by {space.search.sampler.name}",
         "resources": f"{resources.cpu:g} CPU, {resources.gpu:g} GPU a trial, {slots.now()} at once",
     }
     asked = space.search.finalists
-    repeats = (asked.trials + 2) * asked.seeds if asked else 0  # 2: what they must beat
     if asked:
         more = "1 more seed" if asked.seeds == 1 else f"{asked.seeds} more seeds"
         rows["finalists"] = (
             f"the best {asked.trials}, the baseline and the first trial with {more} each: at most "
-            f"{repeats} trainings"
+            f"{plan.repeats_to_come} trainings"
         )
     named = teachers.named(space)
     if named:
@@ -84,7 +84,7 @@ def show(request: Request, address: str, console: Console) -> None:
             done = sum(
                 r.config["epochs"] if r.has_ended else r.epoch for r in study.records.values()
             )
-            total = trials + max(again, repeats)
+            total = plan.total + plan.repeats_to_come
             images = (total * config["epochs"] - done) * facts["train"]
             for line in (*advice(calibration.measure(*shape), images), mps.note(served)):
                 console.print(line)

@@ -48,6 +48,20 @@ def add_seeds(
     return chosen
 
 
+def refuse_seeds_of_search(study: Study, document: dict) -> None:
+    """Errors: ConfigError when runs of the training have seeds on which the config was chosen: a
+    search whose finalists were asked for later makes such seeds of them."""
+    first = document["trial"].get("seed", 0)
+    behind = first + _seeds_of_search(document.get("provenance"))
+    used = sorted({r.seed for r in study.records.values() if first <= r.seed < behind})
+    if used:
+        problem = (
+            f"{study.folder.uri} has runs of seed {', '.join(map(str, used))}, on which the search "
+            "has chosen the config since; give another --output"
+        )
+        raise ConfigError("--output", [problem])
+
+
 def _seeds_of_search(origin: Any) -> int:
     """On how many seeds a search has chosen the config; a file of before does not say it."""
     if not origin:

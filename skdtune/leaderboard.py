@@ -8,23 +8,18 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import csv
 import io
 import json
-import math
-import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from skdtune import conclusion, flags, records
+from skdtune import conclusion, flags, ranking, records
 from skdtune.comparison import ahead
 from skdtune.errors import run
+from skdtune.ranking import Final, ranked_by
 from skdtune.records import Record, Study
-from skdtune.settings import LOWER_IS_BETTER
-from trainables import metrics
 
-_TIE_BREAK = "val/loss"
 _VALUES = "searched values"
 _MEAN = "mean (seeds)"
 _REFERENCES = (records.DEFAULT, records.FIRST)
@@ -37,11 +32,10 @@ LABELS = {  # what a person calls a trial of that role
 
 @dataclass(frozen=True)
 class Row:
-    """place: 1 is best. score: the metric at the last epoch, None before the first. mean: of the
-    scores of all its `seeds`, its own and those of its repeats; None for one that was not trained
-    again, or whose repeats have not all finished. gain: how much better than the baseline, positive
-    is better, between their means where both have one; None for a trial that did not come to the
-    full budget."""
+    """place: 1 is best. score: the metric at the last epoch, None before the first. mean: over its
+    `seeds`, its own and its repeats', of a finalist once all finalists have ended; else None. gain:
+    how much better than the baseline, positive is better, over the same seeds of both; None for a
+    trial that did not come to the full budget, or a mean where the baseline has none."""
 
     place: int
     record: Record
@@ -49,6 +43,11 @@ class Row:
     mean: float | None
     seeds: int
     gain: float | None
+
+    @property
+    def value(self) -> float | None:
+        """What it is ranked by."""
+        return self.score if self.mean is None else self.mean
 
     @property
     def key(self) -> str:
@@ -62,7 +61,8 @@ class Row:
 @dataclass(frozen=True)
 class Board:
     """kind: of the study. winner: the best trial of the search that came to its full budget; None
-    while there is none, and of a final training, whose seeds are one result: `told` in lines."""
+    while there is none, and of a final training, whose seeds are one result: `told` in lines. Of a
+    search `told` says what its finalists still lack."""
 
     study: str
     kind: str
@@ -75,27 +75,22 @@ class Board:
 
 
 def rank(study: Study) -> Board:
-    """The study's trials, best first: finalists by the mean over their seeds; then those at the
-    full budget by their last epoch, never by their best; then stopped and unfinished ones, the
-    furthest first; then those without a result. Repeats are no rows of their own."""
+    """The study's trials as `ranking` orders them, best first. Repeats are no rows of their own."""
     is_search, metric = study.kind == "search", ranked_by(study)
-    ordered, runs = by_score(study), _by_setting(study)
-    means = _means(runs, metric)
-    ordered.sort(key=_finalists_first(metric, means, study))
+    final = ranking.final(study)
+    means = ranking.means(study, final)
+    found = ranking.ordered(study, final, means)
     reference = next(
-        (r for r in ordered if r.role == records.BASELINE and r.status == records.FINISHED), None
+        (r for r in found if r.role == records.BASELINE and r.status == records.FINISHED), None
     )
     rows = []
-    for place, record in enumerate(ordered, start=1):
+    for place, record in enumerate(found, start=1):
         score, mean = record.last.get(metric), means.get(record.key)
+        seeds = 1 + len(final.runs[record.key]) if mean is not None else 1
         gain = None
         if reference and record.status == records.FINISHED and score is not None:
-            zero = means.get(reference.key)
-            if mean is None or zero is None:
-                gain = ahead(metric, score, reference.last[metric])
-            else:
-                gain = ahead(metric, mean, zero)
-        rows.append(Row(place, record, score, mean, len(runs[record.key]), gain))
+            gain = _gain(metric, (score, mean), (reference.last[metric], means.get(reference.key)))
+        rows.append(Row(place, record, score, mean, seeds, gain))
     full = [r for r in rows if r.record.status == records.FINISHED and r.score is not None]
     return Board(
         study=study.name,
@@ -105,32 +100,8 @@ def rank(study: Study) -> Board:
         winner=next((row for row in full if is_search and not row.record.is_beside), None),
         default=next((row for row in full if row.record.role in _REFERENCES), None),
         baseline=next((row for row in full if row.is_baseline), None),
-        told=[] if is_search else conclusion.lines(study),
+        told=_unfinished_final(final) if is_search else conclusion.lines(study),
     )
-
-
-def by_score(study: Study) -> list[Record]:
-    """All trials but repeats, best first by their own seed alone. A tie in the metric goes to the
-    lower validation loss."""
-    metric = ranked_by(study)
-    sign = 1 if metric in LOWER_IS_BETTER else -1
-
-    def order(record: Record) -> tuple:
-        score, loss = record.last.get(metric), record.last.get(_TIE_BREAK, 0.0)
-        if score is None or record.status in (records.DIVERGED, records.FAILED):
-            return (2, 0, 0, 0, record.key)
-        if record.status == records.FINISHED:
-            return (0, 0, sign * score, loss, record.key)
-        return (1, -record.epoch, sign * score, loss, record.key)
-
-    return sorted((r for r in study.records.values() if not r.repeats), key=order)
-
-
-def ranked_by(study: Study) -> str:
-    """The metric."""
-    if study.kind != "search":
-        return f"{metrics.TEST}/accuracy"
-    return (study.space.get("search") or {}).get("metric", "val/accuracy")
 
 
 def as_json(board: Board) -> str:
@@ -214,7 +185,7 @@ def summary(board: Board) -> list[str]:
     if board.kind != "search":
         return board.told
     if board.winner is None:
-        return ["no trial of the search has come to its full budget"]
+        return [*board.told, "no trial of the search has come to its full budget"]
     winner = board.winner
     lines = [f"{'winner:':17} {_told(board, winner)}"]
     for row in filter(None, (board.default, board.baseline)):
@@ -222,10 +193,9 @@ def summary(board: Board) -> list[str]:
         if row is winner:
             lines.append(f"{label} it is the winner")
             continue
-        alike = winner.mean is not None and row.mean is not None
-        values = (winner.mean, row.mean) if alike else (winner.score, row.score)
-        beyond = f"(winner {ahead(board.metric, *values):+.4f})"
-        lines.append(f"{label:17} {_told(board, row)}  {beyond}")
+        beyond = _gain(board.metric, (winner.score, winner.mean), (row.score, row.mean))
+        told = "" if beyond is None else f"  (winner {beyond:+.4f})"
+        lines.append(f"{label:17} {_told(board, row)}{told}")
     if winner is not board.baseline and winner.gain is not None and winner.gain <= 0:
         lines.append("no setting beat the baseline")
     what = f"search scores, the luckiest of {len(board.rows)} trials on the validation set"
@@ -235,7 +205,7 @@ def summary(board: Board) -> list[str]:
         f"These are {what}; `python -m skdtune.train` confirms the winner on the test set over "
         "several other seeds."
     )
-    return lines
+    return [*lines, *board.told]
 
 
 def main(arguments: list[str]) -> int:
@@ -262,39 +232,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _by_setting(study: Study) -> dict[str, list[Record]]:
-    """The runs of each trial's setting by the trial's key: the trial, then its repeats."""
-    runs = {key: [record] for key, record in study.records.items() if not record.repeats}
-    for record in study.records.values():
-        if record.repeats in runs:
-            runs[record.repeats].append(record)
-    return runs
+def _gain(
+    metric: str, one: tuple[float, float | None], other: tuple[float, float | None]
+) -> float | None:
+    """How much better one (score, mean) is, over the same seeds of both: their means, or where the
+    one has none their scores. None for a mean beside none, which would be luck beside none."""
+    (score, mean), (other_score, other_mean) = one, other
+    if mean is None:
+        return ahead(metric, score, other_score)
+    return None if other_mean is None else ahead(metric, mean, other_mean)
 
 
-def _means(runs: dict[str, list[Record]], metric: str) -> dict[str, float]:
-    """By key the mean score of those that were trained again, all of their runs to the end."""
-    return {
-        key: statistics.fmean(record.last[metric] for record in found)
-        for key, found in runs.items()
-        if len(found) > 1 and all(r.status == records.FINISHED and metric in r.last for r in found)
-    }
-
-
-def _finalists_first(
-    metric: str, means: dict[str, float], study: Study
-) -> Callable[[Record], tuple[bool, float]]:
-    """A key that sorts the finalists by their means and leaves the others' order. What they must
-    beat was trained again too: it is one of them when it is as good as the last of them."""
-    sign = 1 if metric in LOWER_IS_BETTER else -1
-    signed = {key: sign * mean for key, mean in means.items()}
-    searched = [signed[key] for key in signed if study.records[key].role == records.SEARCH]
-    last = max(searched, default=math.inf)
-
-    def order(record: Record) -> tuple[bool, float]:
-        value = signed.get(record.key, math.inf)
-        return (False, value) if record.key in signed and value <= last else (True, 0.0)
-
-    return order
+def _unfinished_final(final: Final | None) -> list[str]:
+    """Why trials that are asked to rank by their means do not yet."""
+    if final is None or final.is_complete or not final.best:
+        return []
+    repeats = final.repeats
+    done = sum(repeat.status == records.FINISHED for repeat in repeats)
+    failed = [r.repeats for r in repeats if r.status == records.FAILED]
+    lost = f"; of trial {', '.join(dict.fromkeys(failed))} some failed" if failed else ""
+    total = len(repeats) + len(final.missing)
+    return [
+        f"finalists: {done} of {total} repeats have finished{lost}; until all have, trials rank by "
+        "their own seed (--resume trains the rest)"
+    ]
 
 
 def _has_finalists(board: Board) -> bool:

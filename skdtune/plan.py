@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from skdtune import records, teachers
-from skdtune.leaderboard import by_score
+from skdtune import ranking, records, teachers
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import BASELINE as BASELINE_METHOD
@@ -64,40 +63,44 @@ class Plan:
             return False
         return bool(self.only) or (self.is_full and not self._waits_for_finalists)
 
+    @property
+    def repeats_to_come(self) -> int:
+        """How many repeats of finalists are not on the books yet; before all trials have ended the
+        most that it may be."""
+        asked, found = ranking.asked(self.study), self.study.records.values()
+        if asked is None or self.only:
+            return 0
+        if self._has_searched:
+            return len(self._missing_repeats)
+        must_beat = sum(record.role in ranking.MUST_BEAT for record in found)
+        there = sum(bool(record.repeats) for record in found)
+        return max(0, (asked.trials + must_beat) * asked.seeds - there)
+
     def call_finalists(self) -> None:
         """Puts the repeats of the finalists on the books that are not there yet, once every trial
         of the search has ended; before that, and where none are asked for, does nothing."""
         if self.queue or self.only or not self.is_full or not self._has_searched:
             return
-        for record, seed in self._missing_repeats():
+        for record, seed in self._missing_repeats:
             config = {**record.config, "seed": seed}
-            repeat = _add(self.study, records.REPEAT, record.params, config)
-            repeat.repeats = record.key
+            repeat = _add(self.study, records.REPEAT, record.params, config, repeats=record.key)
             self._beside += 1
             self.queue.append(repeat)
 
     @property
     def _waits_for_finalists(self) -> bool:
-        if self.space.search.finalists is None:
+        if ranking.asked(self.study) is None:
             return False
-        return not self._has_searched or bool(self._missing_repeats())
+        return not self._has_searched or bool(self._missing_repeats)
 
     @property
     def _has_searched(self) -> bool:
         return all(record.has_ended for record in self.study.records.values())
 
+    @property
     def _missing_repeats(self) -> list[tuple[Record, int]]:
-        """Trials and seeds."""
-        asked, found = self.space.search.finalists, self.study.records.values()
-        if asked is None:
-            return []
-        there = {(record.repeats, record.seed) for record in found if record.repeats}
-        wanted = [
-            (record, record.seed + number)
-            for record in finalists(self.study, asked.trials)
-            for number in range(1, asked.seeds + 1)
-        ]
-        return [(record, seed) for record, seed in wanted if (record.key, seed) not in there]
+        found = ranking.final(self.study)
+        return found.missing if found else []
 
     def interrupt(self) -> None:
         self.interrupted = True
@@ -144,15 +147,6 @@ class Plan:
         return self.study.data.get("fingerprint") if same else None
 
 
-def finalists(study: Study, count: int) -> list[Record]:
-    """So many of the best trials of the search that came to their full budget, and behind them the
-    baseline and the first trial, which they must beat."""
-    full = [record for record in by_score(study) if record.status == records.FINISHED]
-    inside = [record for record in full if not record.is_beside]
-    must_beat = [record for record in full if record.role not in (records.SEARCH, records.REPEAT)]
-    return list({record.key: record for record in inside[:count] + must_beat}.values())
-
-
 def add_references(
     study: Study, space: SearchSpace, warm: Sequence[tuple[dict[str, Any], dict[str, str]]] = ()
 ) -> None:
@@ -173,9 +167,11 @@ def add_references(
         _add(study, records.SEARCH, values, space.config(values)).origin = origin
 
 
-def _add(study: Study, role: str, params: dict[str, Any], config: dict) -> Record:
+def _add(
+    study: Study, role: str, params: dict[str, Any], config: dict, repeats: str = ""
+) -> Record:
     index = 1 + max(map(int, study.records), default=-1)  # one may be lost, none is written over
-    record = Record(_key(index), role, params, config)
+    record = Record(_key(index), role, params, config, repeats=repeats)
     study.records[record.key] = record
     return record
 

@@ -81,7 +81,7 @@ class Progress:
         }
         ended = sum(record.has_ended for record in found)
         parts = [
-            f"{ended} of {self.plan.total} trials ended",
+            f"{ended} of {self.plan.total + self.plan.repeats_to_come} trials ended",
             f"{count.get(records.RUNNING, 0)} running",
         ]
         parts += [
@@ -113,7 +113,7 @@ class Progress:
             return "no score yet"
         if best.gain is not None:
             gain = f"{best.gain:+.4f} against the baseline"
-            return f"best {metric} {best.score:.4f} (trial {best.key}, {gain})"
+            return f"best {metric} {best.value:.4f} (trial {best.key}, {gain})"
         return f"best {metric} {best.score:.4f} (trial {best.key}, epoch {best.record.epoch})"
 
     def _set_clock(self, record: Record) -> None:
@@ -131,7 +131,8 @@ class Progress:
         done = self._work_done() - self.done_before
         if done <= 0:
             return "time left unknown"
-        seconds = (self.plan.total - self._work_done()) * (time.monotonic() - self.started) / done
+        left = self.plan.total + self.plan.repeats_to_come - self._work_done()
+        seconds = left * (time.monotonic() - self.started) / done
         return (
             f"about {max(seconds, 0) / 60:.0f} min left"
             if seconds > 90

@@ -281,7 +281,8 @@ def _record(key: str, content: dict) -> Record:
     """A trial's record. Errors: TypeError, ValueError for what no study has written."""
     record = Record(**content)
     wanted = {"params": dict, "config": dict, "epochs": list, "attempts": int, "role": str}
-    wrong = [name for name, kind in wanted.items() if not isinstance(content.get(name), kind)]
+    wanted |= {"repeats": str, "seed": int}
+    wrong = [name for name, kind in wanted.items() if not isinstance(getattr(record, name), kind)]
     if wrong:
         raise ValueError(f"its {wrong[0]} is not what it must be")
     if record.key != key or record.status not in STATUSES:

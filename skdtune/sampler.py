@@ -65,7 +65,8 @@ class OptunaSampler(Searcher):
         if self.slots is not None and len(self.live) >= self.slots():
             return None
         if not self.plan.queue and self.plan.is_full:
-            return None  # the finalists are not known before the last trial has ended
+            # the finalists are not known before the last trial has ended
+            return None if self.live else Searcher.FINISHED
         live = self._planned(self.plan.queue.popleft()) if self.plan.queue else self._new()
         self._report(live, live.record.epochs)
         self.live[trial_id] = live

@@ -285,7 +285,7 @@ def _summary(study: Study) -> dict[str, str]:
     board = rank(study)
     if study.kind != "search" or board.winner is None:
         return {}
-    score = f"{board.metric} {board.winner.score:.4f}"
+    score = f"{board.metric} {board.winner.value:.4f}"
     return {"skdtune.winner": board.winner.key, "skdtune.search_score": score}
 
 

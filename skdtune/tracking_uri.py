@@ -3,13 +3,14 @@
 import os
 import socket
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from skdtune import flags
 from skdtune.errors import ConfigError
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_PORTS = {"postgresql": 5432, "mysql": 3306}
+_ELSEWHERE = {"host", "hostaddr", "service", "unix_socket"}  # options that name another place
 _KNOCK_S = 5.0
 
 
@@ -34,16 +35,20 @@ def database(uri: str) -> Path | None:
 
 
 def knock(uri: str) -> None:
-    """Errors: OSError when nobody answers where a database server is said to be, which MLflow would
-    try ten times in a hundred seconds."""
-    parts = urlsplit(uri)
-    port = _PORTS.get(parts.scheme.partition("+")[0])
-    try:
-        place = parts.hostname, parts.port or port
-    except ValueError:  # several servers, such as `one:5432,two:5432`
+    """Errors: OSError when nobody answers where a PostgreSQL or MySQL server is said to be, which
+    MLflow would try ten times in a hundred seconds."""
+    port = _PORTS.get(uri.partition(":")[0].partition("+")[0])
+    if port is None:
         return
-    if port and parts.hostname:
-        socket.create_connection(place, _KNOCK_S).close()
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError):  # several servers, or a mistake that MLflow tells
+        return
+    if url.host and "," not in url.host and not _ELSEWHERE & url.query.keys():
+        socket.create_connection((url.host, url.port or port), _KNOCK_S).close()
 
 
 def default_uri() -> str:

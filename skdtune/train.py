@@ -157,6 +157,8 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
         if changed or study.kind != "training":
             problem = f"{folder.uri} holds another training; give another --output"
             raise ConfigError("--output", [problem, *changed])
+        final.refuse_seeds_of_search(study, wanted.document)
+        study.space["provenance"] = origin or study.space.get("provenance")
     study.tracking_uri = options["tracking_uri"] or study.tracking_uri or default_uri()
     study.tracking_uri = absolute(study.tracking_uri)
     return study

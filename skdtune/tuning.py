@@ -55,7 +55,7 @@ def run(
                 scheduler=scheduler.build(plan.space, plan.known),
                 num_samples=-1,  # until the sampler says that the plan is done
                 # without it Tune has one trial wait at a time, and no autoscaler sees more
-                max_concurrent_trials=slots.most or plan.total,
+                max_concurrent_trials=slots.most or plan.total + plan.repeats_to_come,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,

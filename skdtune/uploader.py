@@ -7,6 +7,7 @@ from collections.abc import Callable
 from skdtune import pages
 from skdtune.errors import first_line
 from skdtune.records import Study
+from skdtune.tracking_uri import knock
 
 _PUSH_EVERY_S = 1.0
 _LONGEST_PAUSE_S = 30.0
@@ -47,6 +48,7 @@ class Uploader:
                     # MLflow takes a second to import, which is not the search's
                     from skdtune.tracking import Mirror
 
+                    knock(self.uri)
                     mirror = Mirror(self.study, self.uri)
                 mirror.push(live=not closing)
             except Exception as error:  # noqa: BLE001 - whatever a server does, the search goes on

@@ -1,0 +1,126 @@
+"""The order of a study's trials: by their own scores, and once all has been trained that
+`search.finalists` asks for, the finalists by their means over several seeds."""
+
+import json
+import statistics
+from dataclasses import dataclass
+
+from skdtune import records
+from skdtune.records import Record, Study
+from skdtune.settings import LOWER_IS_BETTER, Finalists
+from trainables import metrics
+
+_TIE_BREAK = "val/loss"
+MUST_BEAT = (records.BASELINE, records.DEFAULT, records.FIRST)
+
+
+@dataclass(frozen=True)
+class Final:
+    """What a study's finalists are and how far they have come. best: the trials of the search, best
+    first. beside: what they must beat and is none of them. runs: of each its repeats that are on
+    the books, by its key. missing: a trial and a seed for each that is not."""
+
+    best: list[Record]
+    beside: list[Record]
+    runs: dict[str, list[Record]]
+    missing: list[tuple[Record, int]]
+
+    @property
+    def repeats(self) -> list[Record]:
+        return [repeat for found in self.runs.values() for repeat in found]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all repeats have come to their end, so that means are of the same seeds. One that
+        diverged has, of what must be beaten; a finalist's gives its place to the next trial."""
+        ends = (records.FINISHED, records.DIVERGED)
+        return bool(self.best) and not self.missing and all(r.status in ends for r in self.repeats)
+
+
+def ranked_by(study: Study) -> str:
+    """The metric."""
+    if study.kind != "search":
+        return f"{metrics.TEST}/accuracy"
+    return (study.space.get("search") or {}).get("metric", "val/accuracy")
+
+
+def sign(metric: str) -> int:
+    """What the metric is multiplied by where less is to be better."""
+    return 1 if metric in LOWER_IS_BETTER else -1
+
+
+def by_score(study: Study) -> list[Record]:
+    """All trials but repeats, best first by their own seed alone: those at the full budget by their
+    last epoch, never by their best; then stopped and unfinished ones, the furthest first; then
+    those without a result. A tie in the metric goes to the lower validation loss."""
+    metric = ranked_by(study)
+
+    def order(record: Record) -> tuple:
+        score, loss = record.last.get(metric), record.last.get(_TIE_BREAK, 0.0)
+        if score is None or record.status in (records.DIVERGED, records.FAILED):
+            return (2, 0, 0, 0, record.key)
+        if record.status == records.FINISHED:
+            return (0, 0, sign(metric) * score, loss, record.key)
+        return (1, -record.epoch, sign(metric) * score, loss, record.key)
+
+    return sorted((r for r in study.records.values() if not r.repeats), key=order)
+
+
+def asked(study: Study) -> Finalists | None:
+    """The finalists that a search is to have."""
+    found = (study.space.get("search") or {}).get("finalists")
+    return Finalists(**found) if found is not None and study.kind == "search" else None
+
+
+def final(study: Study) -> Final | None:
+    """The finalists as the study stands; None where none are asked for. They are settings that
+    differ, came to the full budget and have not diverged with another seed."""
+    wanted = asked(study)
+    if wanted is None:
+        return None
+    repeats: dict[str, dict[int, Record]] = {}
+    for record in study.records.values():
+        if record.repeats:
+            repeats.setdefault(record.repeats, {})[record.seed] = record
+    full = [record for record in by_score(study) if record.status == records.FINISHED]
+    inside: dict[str, Record] = {}
+    for record in full:
+        again = repeats.get(record.key, {}).values()
+        if not record.is_beside and all(r.status != records.DIVERGED for r in again):
+            inside.setdefault(json.dumps(record.config, sort_keys=True), record)
+    best = list(inside.values())[: wanted.trials]
+    beside = [r for r in full if r.role in MUST_BEAT and all(r is not other for other in best)]
+    runs: dict[str, list[Record]] = {}
+    missing: list[tuple[Record, int]] = []
+    for record in best + beside:
+        seeds = range(record.seed + 1, record.seed + 1 + wanted.seeds)
+        there = repeats.get(record.key, {})
+        runs[record.key] = [there[seed] for seed in seeds if seed in there]
+        missing += [(record, seed) for seed in seeds if seed not in there]
+    return Final(best, beside, runs, missing)
+
+
+def means(study: Study, found: Final | None) -> dict[str, float]:
+    """By key the mean score of each finalist, and of what it must beat, over its own seed and its
+    repeats'; empty before all of those have ended."""
+    if found is None or not found.is_complete:
+        return {}
+    metric = ranked_by(study)
+    return {
+        record.key: statistics.fmean(run.last[metric] for run in (record, *found.runs[record.key]))
+        for record in found.best + found.beside
+        if all(run.status == records.FINISHED for run in found.runs[record.key])
+    }
+
+
+def ordered(study: Study, found: Final | None, mean: dict[str, float]) -> list[Record]:
+    """All trials but repeats, the finalists by their means before the others. What they must beat
+    is one of them when it is as good as the last of them."""
+    trials = by_score(study)
+    if not mean:
+        return trials
+    signed = {key: sign(ranked_by(study)) * value for key, value in mean.items()}
+    last = max(signed[record.key] for record in found.best)
+    first = [record for record in trials if signed.get(record.key, last + 1) <= last]
+    first.sort(key=lambda record: signed[record.key])
+    return first + [record for record in trials if all(record is not other for other in first)]

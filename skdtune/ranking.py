@@ -82,7 +82,8 @@ def final(study: Study) -> Final | None:
     for record in study.records.values():
         if record.repeats:
             repeats.setdefault(record.repeats, {})[record.seed] = record
-    full = [record for record in by_score(study) if record.status == records.FINISHED]
+    metric = ranked_by(study)
+    full = [r for r in by_score(study) if r.status == records.FINISHED and metric in r.last]
     inside: dict[str, Record] = {}
     for record in full:
         again = repeats.get(record.key, {}).values()

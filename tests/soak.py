@@ -2,7 +2,7 @@
 
     python -m tests.soak [--minutes 120] [--seed 0] [--round N]
 
-A round searches one method on digits, with an MLflow server of its own, while processes of trials,
+A round searches one method on digits, one in two with finalists, with an MLflow server of its own, while processes of trials,
 the driver, parts of Ray and the server are killed, signals come and newest checkpoints are damaged.
 It is resumed until it is done, then must be what a search without a fault would be: every trial has
 ended, what had ended is untouched, trials trained again at one go have the same metrics to the bit,
@@ -28,7 +28,7 @@ from subprocess import Popen
 
 import torch
 
-from skdtune import records, teachers
+from skdtune import ranking, records, teachers
 from skdtune.records import Record, Study
 from tests.programs import alive, descendants, program, started, title, trial_workers, wait_for
 from tests.skdtune.builders import assert_mirrored
@@ -44,6 +44,7 @@ SETTINGS += [
     f"--set=trial.{name}"
     for name in ("data.name=digits", "model.name=small_cnn", "model.width=16", "augment.flip=false")
 ]
+FINALISTS = ["--set=search.finalists={trials: 1, seeds: 1}"]
 MOST_KILLS = 3  # of trials' processes in a session: a trial may fail four times in one epoch
 MOST_SESSIONS = 6  # the last one is left alone
 ENDS = {  # what may come of each way to end a driver
@@ -67,10 +68,12 @@ class Round:
         self.kept: dict[Path, bytes] = {}  # records of trials that have ended
         self.family: set[int] = set()  # processes of all drivers
         self.space = self.chance.choice(SPACES)
+        self.finalists = FINALISTS if self.chance.random() < 0.5 else []
 
     def run(self) -> None:
         try:
-            asked = [self.space, *SETTINGS, "--name=study", f"--tracking-uri={self.server.uri}"]
+            asked = [self.space, *SETTINGS, *self.finalists, "--name=study"]
+            asked.append(f"--tracking-uri={self.server.uri}")
             self._until_done("search", asked, ["--resume"], self.folder / "studies/study")
             self._check_search()
             best, output = self.folder / "studies/study/best.yaml", self.folder / "trained"
@@ -177,6 +180,8 @@ class Round:
         roles = Counter(record.role for record in study.records.values())
         assert roles[records.SEARCH] + roles[records.DEFAULT] + roles[records.FIRST] == TRIALS
         _assert_ended(study)
+        final = ranking.final(study)
+        assert (final is not None and final.is_complete) == bool(self.finalists)
         assert_mirrored(self.server.uri, study)
         for record in self.chance.sample(sorted(study.records.values(), key=_key), 2):
             _assert_unbroken(study, record)

@@ -2,12 +2,13 @@
 
     python -m tests.soak [--minutes 120] [--seed 0] [--round N]
 
-A round searches one method on digits, one in two with finalists, with an MLflow server of its own, while processes of trials,
-the driver, parts of Ray and the server are killed, signals come and newest checkpoints are damaged.
-It is resumed until it is done, then must be what a search without a fault would be: every trial has
-ended, what had ended is untouched, trials trained again at one go have the same metrics to the bit,
-and MLflow equals the records. Then its best config is trained in the same way. The seed
-chooses space and faults, the machine their moments, so that a round is never quite the same again.
+A round searches one method on digits, every other one with finalists, with an MLflow server of its
+own, while processes of trials, the driver, parts of Ray and the server are killed, signals come and
+newest checkpoints are damaged. It is resumed until it is done, then must be what a search without a
+fault would be: every trial has ended, what had ended is untouched, trials trained again at one go
+have the same metrics to the bit, and MLflow equals the records. Then its best config is trained in
+the same way. The seed chooses space and faults, the machine their moments, so that a round is never
+quite the same again.
 Exit code 1 when a promise was broken; the folder of the round is left.
 """
 

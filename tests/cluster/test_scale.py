@@ -22,7 +22,7 @@ from tests.skdtune.builders import build_space, new_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TRIALS = {4: 8, 16: 64}  # by the number of nodes
+TRIALS = {4: 8, 16: 32}  # by the number of nodes
 ASKED = Resources(cpu=1, gpu=1)
 
 

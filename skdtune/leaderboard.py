@@ -100,7 +100,7 @@ def rank(study: Study) -> Board:
         winner=next((row for row in full if is_search and not row.record.is_beside), None),
         default=next((row for row in full if row.record.role in _REFERENCES), None),
         baseline=next((row for row in full if row.is_baseline), None),
-        told=_unfinished_final(final) if is_search else conclusion.lines(study),
+        told=_about(final, study) if is_search else conclusion.lines(study),
     )
 
 
@@ -243,9 +243,18 @@ def _gain(
     return None if other_mean is None else ahead(metric, mean, other_mean)
 
 
-def _unfinished_final(final: Final | None) -> list[str]:
-    """Why trials that are asked to rank by their means do not yet."""
-    if final is None or final.is_complete or not final.best:
+def _about(final: Final | None, study: Study) -> list[str]:
+    """Why trials have no mean that are asked to have one."""
+    if final is None or not final.best:
+        return []
+    found = study.records.values()
+    out = sorted({r.repeats for r in found if r.repeats and r.status == records.DIVERGED})
+    diverged = [f"diverged with another seed, so without a mean: trial {', '.join(out)}"]
+    return (diverged if out else []) + _unfinished(final)
+
+
+def _unfinished(final: Final) -> list[str]:
+    if final.is_complete:
         return []
     repeats = final.repeats
     done = sum(repeat.status == records.FINISHED for repeat in repeats)

@@ -194,6 +194,8 @@ def test_a_finalist_that_diverged_with_another_seed_gives_its_place_to_the_next(
     )
     board = rank(study)
     assert board.winner.key in ("0005", "0004")
+    told = "diverged with another seed, so without a mean: trial 0006"
+    assert leaderboard.summary(board)[-1] == told
     assert next(row for row in board.rows if row.key == "0006").mean is None
 
 

@@ -18,7 +18,7 @@ def show(request: Request, address: str, console: Console) -> None:
     """Prints what a search would do, or go on with, and how many trials to give a GPU; no trial is
     run, nothing written. Errors: as the search would have."""
     space = request.space
-    facts = preflight.data_facts(space, request.folder)
+    facts = preflight.data_facts(space, request.folder, request.tracking_uri)
     preflight.writable(request.folder)
     if request.old is not None:
         refuse_changes(request.old, space.document, facts)

@@ -19,12 +19,13 @@ from trainables.storage import Folder
 _IMAGES = 4  # of a rehearsal
 
 
-def data_facts(space: SearchSpace, folder: Folder) -> dict[str, Any]:
+def data_facts(space: SearchSpace, folder: Folder, tracking_uri: str) -> dict[str, Any]:
     """Sizes and fingerprint of the data set that the first trial trains on. folder: the study's.
-    Errors: ConfigError for a set that is missing or damaged, and for teachers that do not fit."""
+    tracking_uri: of the MLflow that is asked for teachers. Errors: ConfigError for a set that is
+    missing or damaged, and for teachers that do not fit."""
     config = space.config(space.first_values(space.first_trials()[0]))
     sets = load_data(config)
-    teachers.check(teachers.named(space), sets, folder)
+    teachers.check(teachers.named(space), sets, folder, tracking_uri)
     _rehearse(config, sets)
     channels, height, width = sets.image_shape
     data.forget()  # the driver trains nothing

@@ -12,6 +12,7 @@ from skdtune.finding import STUDIES, find, newest, on_disk
 from skdtune.records import Study
 from skdtune.space import SearchSpace
 from skdtune.strict_yaml import Document
+from skdtune.tracking_uri import absolute, default_uri
 from skdtune.warm_start import WarmStart
 from trainables import sections
 from trainables.storage import Folder
@@ -30,6 +31,12 @@ class Request:
     old: Study | None
     warm: WarmStart
     options: dict[str, Any]
+
+    @property
+    def tracking_uri(self) -> str:
+        """Of the MLflow that the study is mirrored to. Errors: ConfigError."""
+        before = self.old.tracking_uri if self.old else ""
+        return absolute(self.options["tracking_uri"] or before or default_uri())
 
 
 def read(parser: flags.Parser, arguments: list[str]) -> Request:

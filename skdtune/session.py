@@ -33,7 +33,6 @@ from skdtune.records import Study, Writer
 from skdtune.request import Request
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
-from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
 
 BEST = "best.yaml"
@@ -59,9 +58,8 @@ def run(request: Request, console: Console) -> Ending:
     Errors: ConfigError before anything is trained or written (no such data, a study of that name
     that lives, a changed space, no room for a trial)."""
     started = time.monotonic()
-    mirror = request.options["tracking_uri"] or (request.old and request.old.tracking_uri)
-    uri = absolute(mirror or default_uri())
-    facts = preflight.data_facts(request.space, request.folder)
+    uri = request.tracking_uri
+    facts = preflight.data_facts(request.space, request.folder, uri)
     address = cluster.where(request.options["address"])
     shares = address == cluster.LOCAL and 0 < request.space.resources.gpu < 1
     with signals.deferred(), lock.held(request.folder, request.name), mps.serving(shares) as served:
@@ -172,7 +170,7 @@ def _write(study: Study, space: SearchSpace, new: bool) -> None:
     try:
         if new:
             places.begin(study.folder)
-        teachers.bring(teachers.named(space), study.folder)
+        teachers.bring(teachers.named(space), study.folder, study.tracking_uri)
         for record in study.unfinished:
             study.save_record(record)
         study.save()

@@ -2,6 +2,7 @@
 every node that sees the study sees them and none changes under it."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ from pathlib import Path
 import torch
 
 from skdtune import records
-from skdtune.errors import ConfigError
+from skdtune.errors import ConfigError, first_line
 from skdtune.records import MODELS, Record, Study
 from skdtune.space import BASELINE, SearchSpace
+from skdtune.tracking_uri import knock
 from trainables import sections, shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.data import Sets
@@ -91,15 +93,17 @@ def kept(config: dict, folder: Folder) -> dict:
     return equipped(config, folder) if has_copy else config
 
 
-def check(teachers: set[str | None], sets: Sets, folder: Folder) -> None:
-    """Errors: ConfigError for teachers that cannot be read, do not fit the images, or were trained
-    on those that must not be; one that the study in `folder` holds already was checked."""
+def check(teachers: set[str | None], sets: Sets, folder: Folder, tracking_uri: str) -> None:
+    """tracking_uri: of the MLflow that has those which are models there.
+
+    Errors: ConfigError for teachers that cannot be read, do not fit the images, or were trained on
+    those that must not be; one that the study in `folder` holds already was checked."""
     problems = []
     for teacher in sorted(teachers - {None}):
         if _place(folder, teacher).exists(shipping.DESCRIPTION):
             continue
         try:
-            with _found(teacher) as source:
+            with _found(teacher, tracking_uri) as source:
                 wrong = _misfit(shipping.load(source), sets) or _leak(source, sets)
         except (OSError, ValueError) as error:
             wrong = str(error)
@@ -109,13 +113,13 @@ def check(teachers: set[str | None], sets: Sets, folder: Folder) -> None:
         raise ConfigError("trial.method.teacher", problems)
 
 
-def bring(teachers: set[str | None], folder: Folder) -> None:
-    """Copies into the study what it does not hold yet. Errors: OSError."""
+def bring(teachers: set[str | None], folder: Folder, tracking_uri: str) -> None:
+    """Copies into the study what it does not hold yet. Errors: OSError, ValueError."""
     for teacher in teachers - {None}:
         place = _place(folder, teacher)
         if place.exists(shipping.DESCRIPTION):
             continue
-        with _found(teacher) as source:
+        with _found(teacher, tracking_uri) as source:
             for name in (shipping.WEIGHTS, shipping.DESCRIPTION):
                 place.write(name, source.read(name))
 
@@ -153,24 +157,43 @@ def _place(folder: Folder, teacher: str | None, own: str = _OWN) -> Folder:
 
 
 @contextmanager
-def _found(teacher: str) -> Iterator[Folder]:
+def _found(teacher: str, tracking_uri: str) -> Iterator[Folder]:
     """The folder that holds the weights: the one named, an MLflow model's, or the first model of
     a final training."""
     if not teacher.startswith(_MLFLOW):
-        yield _with_weights(Folder(teacher), teacher)
+        yield _with_weights(Folder(teacher))
         return
     import mlflow
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory(prefix="skdtune-") as scratch:
         try:
-            path = mlflow.artifacts.download_artifacts(artifact_uri=teacher, dst_path=scratch)
+            knock(tracking_uri)
+            with _mlflow_at(tracking_uri):
+                path = mlflow.artifacts.download_artifacts(artifact_uri=teacher, dst_path=scratch)
         except MlflowException as error:
-            raise ValueError(f"MLflow has no such model: {error.message}") from None
-        yield _with_weights(Folder(Path(path)), teacher)
+            problem = f"MLflow at {tracking_uri} has no such model: {first_line(error)}"
+            raise ValueError(problem) from None
+        yield _with_weights(Folder(Path(path)))
 
 
-def _with_weights(folder: Folder, teacher: str) -> Folder:
+@contextmanager
+def _mlflow_at(tracking_uri: str) -> Iterator[None]:
+    """MLflow's own functions ask there: for a registered model no argument would lead them."""
+    import mlflow
+
+    name = "MLFLOW_TRACKING_URI"  # which MLflow sets too, and then takes away
+    before = os.environ.get(name)
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _with_weights(folder: Folder) -> Folder:
     trained = [f"{MODELS}/{name}" for name in folder.names(MODELS)]
     for candidate in (folder, *map(folder.folder, [_EXTRA, *trained])):
         if candidate.exists(shipping.DESCRIPTION):

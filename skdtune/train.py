@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     sets = preflight.load_data(wanted.fixed, final=True)
     _same_images(study, sets.fingerprint())
     taught = teachers.named(wanted) | teachers.asked(wanted.compare.values())
-    teachers.check(taught, sets, study.folder)
+    teachers.check(taught, sets, study.folder, study.tracking_uri)
     with lock.held(study.folder, study.name), contextlib.ExitStack() as stack:
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
         left, room = [r for r in chosen if not (r.has_ended or teachers.is_lost(study, r))], None
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
             connected = spread.connected(wanted, study.folder, address, console.print)
             room = stack.enter_context(connected)
         study.save()
-        teachers.bring(taught, study.folder)
+        teachers.bring(taught, study.folder, study.tracking_uri)
         what, where = _what(chosen, wanted, options["seeds"]), _where(left, wanted, room)
         console.print(f"{what}, {where}, in {study.folder.uri}")
         small = preflight.batch_note(sets.batch_size, len(sets.train))

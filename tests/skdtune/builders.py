@@ -22,6 +22,7 @@ from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.storage import Folder
 
 EPOCHS = 4
+NOWHERE = "sqlite:////nowhere/mlflow.db"  # an MLflow that nobody should ask
 CONDITIONAL = """
 trial:
   data: {name: synthetic, images: 64, batch_size: 32}

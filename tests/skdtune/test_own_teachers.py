@@ -6,6 +6,7 @@ import torch
 from skdtune import final, records, teachers
 from skdtune.errors import ConfigError
 from skdtune.records import Record, Study, Writer
+from tests.skdtune.builders import NOWHERE
 from tests.skdtune.test_final import CONFIG
 from trainables import shipping
 from trainables.storage import Folder
@@ -133,7 +134,7 @@ def test_every_seed_learns_from_its_own_teacher_which_no_model_of_the_result_is(
         study = study_in(tmp_path / teacher)
         place = str(tmp_path / "both" / "teachers" / teacher)
         final.add_seeds(study, {**TAUGHT, "method": {"name": "tf_kd_self", "teacher": place}}, 2)
-        teachers.bring({place}, study.folder)
+        teachers.bring({place}, study.folder, NOWHERE)
         record = study.records["seed-1"]
         without_mlflow(study, "seed-1")
         train(study, [record])

@@ -14,7 +14,7 @@ from skdtune import dry_run, preflight
 from skdtune.errors import ConfigError
 from skdtune.request import Request
 from skdtune.warm_start import WarmStart
-from tests.skdtune.builders import build_space
+from tests.skdtune.builders import NOWHERE, build_space
 from tests.trainables.layouts import cub200, cut
 from tests.trainables.workers import workers_of
 from trainables import data, decoding, methods, sections
@@ -44,7 +44,12 @@ def checked(tmp_path, batch_size: int) -> str:
     """What `--check` prints."""
     space = build_space(SPACE.format(root=tmp_path, batch_size=batch_size))
     wanted = Request(
-        space, "tiny", Folder(tmp_path / "study"), None, WarmStart(), {"concurrency": None}
+        space,
+        "tiny",
+        Folder(tmp_path / "study"),
+        None,
+        WarmStart(),
+        {"concurrency": None, "tracking_uri": NOWHERE},
     )
     out = io.StringIO()
     dry_run.show(wanted, "local", Console(file=out, width=200))
@@ -58,7 +63,7 @@ def test_facts_of_large_images_need_no_worker_and_few_images(tmp_path, monkeypat
         decoding, "reduced", lambda path, side: (read.append(path), inner(path, side))[1]
     )
     space = build_space(SPACE.format(root=cub200(tmp_path), batch_size=4))
-    facts = preflight.data_facts(space, Folder(tmp_path / "study"))
+    facts = preflight.data_facts(space, Folder(tmp_path / "study"), NOWHERE)
     assert (facts["train"], facts["validation"], facts["classes"]) == (9, 3, 3)
     assert facts["image"] == [3, 72, 72]
     assert len(read) == 2

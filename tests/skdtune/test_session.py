@@ -12,7 +12,7 @@ from skdtune import records, session, signals, tracking_uri
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan
 from skdtune.warm_start import WarmStart
-from tests.skdtune.builders import build_space, mixed_study
+from tests.skdtune.builders import NOWHERE, build_space, mixed_study
 from trainables.storage import Folder
 
 
@@ -111,8 +111,9 @@ def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(session.preflight, "data_facts", lambda *arguments: {})
     monkeypatch.setattr(session, "_search", lambda *arguments: pytest.fail("it began"))
     place = tmp_path / "studies" / "tiny"
-    options = {"tracking_uri": None, "address": "local", "concurrency": None}
-    asked = SimpleNamespace(**vars(request(place)), options=options, old=None, warm=WarmStart())
+    options = {"address": "local", "concurrency": None}
+    more = {"options": options, "old": None, "warm": WarmStart(), "tracking_uri": NOWHERE}
+    asked = SimpleNamespace(**vars(request(place)), **more)
     signals.listen(signals.stop)
     with pytest.raises(signals.Stopped, match="SIGTERM"):
         session.run(asked, Console())

@@ -2,6 +2,7 @@
 them."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from skdtune import export, records, teachers
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan
 from tests.programs import program, read_study
-from tests.skdtune.builders import build_space, curve, new_study
+from tests.skdtune.builders import NOWHERE, build_space, curve, new_study
 from trainables import data, models, shipping
 from trainables.storage import Folder
 
@@ -66,8 +67,8 @@ def test_a_trial_gets_the_studys_copy_and_the_record_keeps_the_name(tmp_path: Pa
     place = save(tmp_path / "t")
     space = space_of(f"kd, teacher: {place}")
     study = new_study(tmp_path / "s", space)
-    teachers.check(teachers.named(space), sets(), study.folder)
-    teachers.bring(teachers.named(space), study.folder)
+    teachers.check(teachers.named(space), sets(), study.folder, NOWHERE)
+    teachers.bring(teachers.named(space), study.folder, NOWHERE)
     shutil.rmtree(place)
     plan = Plan(study, space)
     handed = plan.trial_config(study.records["0000"])["trial"]["method"]
@@ -80,8 +81,8 @@ def test_a_trial_gets_the_studys_copy_and_the_record_keeps_the_name(tmp_path: Pa
     baseline = plan.trial_config(study.records["0001"])["trial"]
     assert baseline["method"] == {"name": "cross_entropy"}
     # the original is gone, and a resume neither needs nor checks it
-    teachers.check(teachers.named(space), sets(), study.folder)
-    teachers.bring(teachers.named(space), study.folder)
+    teachers.check(teachers.named(space), sets(), study.folder, NOWHERE)
+    teachers.bring(teachers.named(space), study.folder, NOWHERE)
 
 
 def test_the_final_training_learns_from_the_copy_that_taught_in_the_search(tmp_path: Path):
@@ -89,7 +90,7 @@ def test_the_final_training_learns_from_the_copy_that_taught_in_the_search(tmp_p
     space = space_of(f"kd, teacher: {place}")
     study = new_study(tmp_path / "s", space)
     assert teachers.kept(study.records["0000"].config, study.folder)["method"]["teacher"] == place
-    teachers.bring(teachers.named(space), study.folder)
+    teachers.bring(teachers.named(space), study.folder, NOWHERE)
     save(tmp_path / "t", classes=("1", "0", "2", "3"))  # trained again since
     for record in study.records.values():
         record.status, record.epochs = records.FINISHED, curve(0)
@@ -113,7 +114,7 @@ def test_every_teacher_that_does_not_fit_is_named_at_once(tmp_path: Path):
     shutil.copytree(tmp_path / "good", damaged)
     (damaged / shipping.WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(ConfigError) as caught:
-        teachers.check(wanted | {str(damaged)}, sets(), Folder(tmp_path / "study"))
+        teachers.check(wanted | {str(damaged)}, sets(), Folder(tmp_path / "study"), NOWHERE)
     text = str(caught.value)
     assert "5 problems" in text
     for name, what in [
@@ -141,29 +142,56 @@ def test_every_teacher_that_does_not_fit_is_named_at_once(tmp_path: Path):
 def test_a_teacher_that_knows_the_validation_images_teaches_in_no_search(tmp_path, unseen, fits):
     teacher, study = {save(tmp_path / "t", unseen=unseen)}, Folder(tmp_path / "s")
     if fits:
-        teachers.check(teacher, sets(), study)
+        teachers.check(teacher, sets(), study, NOWHERE)
     else:
         with pytest.raises(ConfigError) as caught:
-            teachers.check(teacher, sets(), study)
+            teachers.check(teacher, sets(), study, NOWHERE)
         assert caught.value.problems[0].endswith(
             "--set trial.data.train_on_validation=false --set trial.data.validation_fraction=0.1 "
             "--set trial.data.split_seed=0"
         )
-    teachers.check(teacher, data.build("synthetic", images=64, final=True), study)
+    teachers.check(teacher, data.build("synthetic", images=64, final=True), study, NOWHERE)
 
 
 def test_a_set_with_validation_images_of_its_own_wants_them_left_out(tmp_path):
     own = dataclasses.replace(sets(), unseen={})
-    teachers.check({save(tmp_path / "t", unseen={})}, own, Folder(tmp_path / "s"))
+    teachers.check({save(tmp_path / "t", unseen={})}, own, Folder(tmp_path / "s"), NOWHERE)
     for other in (None, UNSEEN):
         with pytest.raises(ConfigError, match=r"train_on_validation=false$"):
-            teachers.check({save(tmp_path / "other", unseen=other)}, own, Folder(tmp_path / "s"))
+            teachers.check(
+                {save(tmp_path / "other", unseen=other)}, own, Folder(tmp_path / "s"), NOWHERE
+            )
+
+
+@pytest.mark.parametrize("kind", ["runs", "models"])
+def test_a_model_is_found_in_the_mlflow_that_was_named_and_in_no_other(tmp_path, monkeypatch, kind):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = f"sqlite:///{tmp_path}/theirs.db"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("e", (tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment).info
+    client.log_artifacts(run.run_id, save(tmp_path / "t", unseen=UNSEEN), "teacher")
+    client.create_registered_model("big")
+    client.create_model_version("big", f"{run.artifact_uri}/teacher", run.run_id)
+    teacher = {{"runs": f"runs:/{run.run_id}/teacher", "models": "models:/big/1"}[kind]}
+
+    study = Folder(tmp_path / "study")
+    with pytest.raises(ConfigError, match=r"MLflow at sqlite:///other.db has no such model: "):
+        teachers.check(teacher, sets(), study, "sqlite:///other.db")
+    teachers.check(teacher, sets(), study, uri)
+    teachers.bring(teacher, study, uri)
+    (name,) = study.names("teachers")
+    assert study.names(f"teachers/{name}") == [shipping.DESCRIPTION, shipping.WEIGHTS]
+    assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_a_finished_trainings_folder_is_its_first_model(tmp_path: Path):
     save(tmp_path / "trained/models/seed-0")
     study = Folder(tmp_path / "study")
-    teachers.bring({str(tmp_path / "trained")}, study)
+    teachers.bring({str(tmp_path / "trained")}, study, NOWHERE)
     (name,) = study.names("teachers")
     assert study.names(f"teachers/{name}") == [shipping.DESCRIPTION, shipping.WEIGHTS]
 
@@ -239,7 +267,9 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
     runs = client.search_runs([experiment.experiment_id], "tags.`skdtune.kind` = 'training'")
     (parent,) = (run for run in runs if "skdtune.trial" not in run.data.tags)
     uri = f"runs:/{parent.info.run_id}/models/seed-0/mlflow"
-    for index, teacher in enumerate(("trained/s", uri)):
+    elsewhere = tmp_path / "elsewhere"  # whose own MLflow has no such run
+    elsewhere.mkdir()
+    for index, teacher in enumerate((tmp_path / "trained/s", uri)):
         done = program(
             "search",
             "kd",
@@ -248,8 +278,8 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
             "--trials=1",
             f"--name=kd-{index}",
             f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db",
-            folder=tmp_path,
+            folder=elsewhere,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        taught = read_study(tmp_path, f"kd-{index}")
+        taught = read_study(elsewhere, f"kd-{index}")
         assert {record.status for record in taught.records.values()} == {records.FINISHED}

@@ -17,7 +17,7 @@ from rich.table import Table
 from skdtune import conclusion, flags, ranking, records
 from skdtune.comparison import ahead
 from skdtune.errors import run
-from skdtune.ranking import Final, ranked_by
+from skdtune.ranking import Standing, ranked_by
 from skdtune.records import Record, Study
 
 _VALUES = "searched values"
@@ -77,16 +77,16 @@ class Board:
 def rank(study: Study) -> Board:
     """The study's trials as `ranking` orders them, best first. Repeats are no rows of their own."""
     is_search, metric = study.kind == "search", ranked_by(study)
-    final = ranking.final(study)
-    means = ranking.means(study, final)
-    found = ranking.ordered(study, final, means)
+    ranked = ranking.rank(study)
+    means = ranked.means
     reference = next(
-        (r for r in found if r.role == records.BASELINE and r.status == records.FINISHED), None
+        (r for r in ranked.trials if r.role == records.BASELINE and r.status == records.FINISHED),
+        None,
     )
     rows = []
-    for place, record in enumerate(found, start=1):
+    for place, record in enumerate(ranked.trials, start=1):
         score, mean = record.last.get(metric), means.get(record.key)
-        seeds = 1 + len(final.runs[record.key]) if mean is not None else 1
+        seeds = 1 + len(ranked.standing.runs[record.key]) if mean is not None else 1
         gain = None
         if reference and record.status == records.FINISHED and score is not None:
             gain = _gain(metric, (score, mean), (reference.last[metric], means.get(reference.key)))
@@ -100,7 +100,7 @@ def rank(study: Study) -> Board:
         winner=next((row for row in full if is_search and not row.record.is_beside), None),
         default=next((row for row in full if row.record.role in _REFERENCES), None),
         baseline=next((row for row in full if row.is_baseline), None),
-        told=_about(final, study) if is_search else conclusion.lines(study),
+        told=_about(ranked.standing, study) if is_search else conclusion.lines(study),
     )
 
 
@@ -243,24 +243,24 @@ def _gain(
     return None if other_mean is None else ahead(metric, mean, other_mean)
 
 
-def _about(final: Final | None, study: Study) -> list[str]:
+def _about(standing: Standing | None, study: Study) -> list[str]:
     """Why trials have no mean that are asked to have one."""
-    if final is None or not final.best:
+    if standing is None:
         return []
     found = study.records.values()
     out = sorted({r.repeats for r in found if r.repeats and r.status == records.DIVERGED})
     diverged = [f"diverged with another seed, so without a mean: trial {', '.join(out)}"]
-    return (diverged if out else []) + _unfinished(final)
+    return (diverged if out else []) + (_unfinished(standing) if standing.best else [])
 
 
-def _unfinished(final: Final) -> list[str]:
-    if final.is_complete:
+def _unfinished(standing: Standing) -> list[str]:
+    if standing.is_complete:
         return []
-    repeats = final.repeats
+    repeats = standing.repeats
     done = sum(repeat.status == records.FINISHED for repeat in repeats)
     failed = [r.repeats for r in repeats if r.status == records.FAILED]
     lost = f"; of trial {', '.join(dict.fromkeys(failed))} some failed" if failed else ""
-    total = len(repeats) + len(final.missing)
+    total = len(repeats) + len(standing.missing)
     return [
         f"finalists: {done} of {total} repeats have finished{lost}; until all have, trials rank by "
         "their own seed (--resume trains the rest)"

@@ -4,6 +4,7 @@ goes on with."""
 import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
+from enum import Enum
 from math import ceil
 from typing import Any
 
@@ -18,6 +19,14 @@ from trainables import metrics
 # trial's process counts as hung.
 SILENCE_S = 1800.0
 _MOST_PUT_BACK = 3
+
+
+class Step(Enum):
+    """What a plan says when it names no trial."""
+
+    NEW = "a new trial"
+    WAIT = "nothing now"
+    DONE = "nothing any more"
 
 
 class Plan:
@@ -52,55 +61,59 @@ class Plan:
         return max(self.space.search.trials, inside) + self._beside
 
     @property
-    def is_full(self) -> bool:
-        """Whether every trial of the search is on the books."""
-        return len(self.study.records) >= self.total
-
-    @property
     def is_done(self) -> bool:
-        """Whether no trial is left to start."""
-        if self.queue:
-            return False
-        return bool(self.only) or (self.is_full and not self._waits_for_finalists)
+        """Whether the study has all that it asks for, once no trial runs."""
+        return not self.queue and self._is_on_the_books and not self.repeats_to_come
+
+    def next(self, is_running: bool, has_room: bool) -> Record | Step:
+        """What to start now: a trial that is on the books, a new one, nothing yet, or nothing any
+        more. is_running: whether a trial is. has_room: whether another one may.
+
+        First what is on the books, as what a resume goes on with, the first trials and the
+        baseline; then new trials, up to as many as are asked for; then, when all of these have
+        ended, the repeats of the finalists."""
+        if not self.queue:
+            self._call_finalists()
+        if not self.queue and self._is_on_the_books:
+            # one that runs may be put back, and before the last has ended no finalist is known
+            return Step.WAIT if is_running else Step.DONE
+        if not has_room:
+            return Step.WAIT
+        return self.queue.popleft() if self.queue else Step.NEW
 
     @property
     def repeats_to_come(self) -> int:
         """How many repeats of finalists are not on the books yet; before all trials have ended the
         most that it may be."""
-        asked, found = ranking.asked(self.study), self.study.records.values()
-        if asked is None or self.only:
+        finalists, found = ranking.wanted(self.study), self.study.records.values()
+        if finalists is None or self.only:
             return 0
         if self._has_searched:
-            return len(self._missing_repeats)
+            return len(ranking.standing(self.study).missing)
         must_beat = sum(record.role in ranking.MUST_BEAT for record in found)
         there = sum(bool(record.repeats) for record in found)
-        return max(0, (asked.trials + must_beat) * asked.seeds - there)
+        return max(0, (finalists.trials + must_beat) * finalists.seeds - there)
 
-    def call_finalists(self) -> None:
+    def _call_finalists(self) -> None:
         """Puts the repeats of the finalists on the books that are not there yet, once every trial
         of the search has ended; before that, and where none are asked for, does nothing."""
-        if self.queue or self.only or not self.is_full or not self._has_searched:
+        if self.only or not self._is_on_the_books or not self._has_searched:
             return
-        for record, seed in self._missing_repeats:
+        standing = ranking.standing(self.study)
+        for record, seed in standing.missing if standing else []:
             config = {**record.config, "seed": seed}
             repeat = _add(self.study, records.REPEAT, record.params, config, repeats=record.key)
             self._beside += 1
             self.queue.append(repeat)
 
     @property
-    def _waits_for_finalists(self) -> bool:
-        if ranking.asked(self.study) is None:
-            return False
-        return not self._has_searched or bool(self._missing_repeats)
+    def _is_on_the_books(self) -> bool:
+        """Whether every trial is that the plan is to run, but for repeats."""
+        return bool(self.only) or len(self.study.records) >= self.total
 
     @property
     def _has_searched(self) -> bool:
         return all(record.has_ended for record in self.study.records.values())
-
-    @property
-    def _missing_repeats(self) -> list[tuple[Record, int]]:
-        found = ranking.final(self.study)
-        return found.missing if found else []
 
     def interrupt(self) -> None:
         self.interrupted = True

@@ -15,8 +15,8 @@ MUST_BEAT = (records.BASELINE, records.DEFAULT, records.FIRST)
 
 
 @dataclass(frozen=True)
-class Final:
-    """What a study's finalists are and how far they have come. best: the trials of the search, best
+class Standing:
+    """Who a study's finalists are and how far they have come. best: the trials of the search, best
     first. beside: what they must beat and is none of them. runs: of each its repeats that are on
     the books, by its key. missing: a trial and a seed for each that is not."""
 
@@ -37,6 +37,17 @@ class Final:
         return bool(self.best) and not self.missing and all(r.status in ends for r in self.repeats)
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """trials: all but repeats, best first. means: by key the mean score of each finalist and of
+    what it must beat, over its own seed and its repeats'; empty before all of those have ended.
+    standing: of the finalists; None where none are asked for."""
+
+    trials: list[Record]
+    means: dict[str, float]
+    standing: Standing | None
+
+
 def ranked_by(study: Study) -> str:
     """The metric."""
     if study.kind != "search":
@@ -49,61 +60,77 @@ def sign(metric: str) -> int:
     return 1 if metric in LOWER_IS_BETTER else -1
 
 
-def by_score(study: Study) -> list[Record]:
+def rank(study: Study) -> Ranking:
+    """The finalists before the others once all of them have their means, best first; by their own
+    seeds until then. What the finalists must beat is one of them when it is as good as the last of
+    them."""
+    found = standing(study)
+    trials, means = _by_score(study), _means(study, found)
+    if means:
+        signed = {key: sign(ranked_by(study)) * value for key, value in means.items()}
+        last = max(signed[record.key] for record in found.best)
+        first = [record for record in trials if signed.get(record.key, last + 1) <= last]
+        first.sort(key=lambda record: signed[record.key])
+        trials = first + [record for record in trials if all(record is not r for r in first)]
+    return Ranking(trials, means, found)
+
+
+def _by_score(study: Study) -> list[Record]:
     """All trials but repeats, best first by their own seed alone: those at the full budget by their
-    last epoch, never by their best; then stopped and unfinished ones, the furthest first; then
-    those without a result. A tie in the metric goes to the lower validation loss."""
+    last epoch, never by their best, but behind the others of them what diverged with another seed;
+    then stopped and unfinished ones, the furthest first; then those without a result. A tie in the
+    metric goes to the lower validation loss."""
     metric = ranked_by(study)
+    found = study.records.values()
+    unstable = {r.repeats for r in found if r.repeats and r.status == records.DIVERGED}
 
     def order(record: Record) -> tuple:
         score, loss = record.last.get(metric), record.last.get(_TIE_BREAK, 0.0)
         if score is None or record.status in (records.DIVERGED, records.FAILED):
             return (2, 0, 0, 0, record.key)
         if record.status == records.FINISHED:
-            return (0, 0, sign(metric) * score, loss, record.key)
+            return (0, record.key in unstable, sign(metric) * score, loss, record.key)
         return (1, -record.epoch, sign(metric) * score, loss, record.key)
 
-    return sorted((r for r in study.records.values() if not r.repeats), key=order)
+    return sorted((r for r in found if not r.repeats), key=order)
 
 
-def asked(study: Study) -> Finalists | None:
+def wanted(study: Study) -> Finalists | None:
     """The finalists that a search is to have."""
-    found = (study.space.get("search") or {}).get("finalists")
-    return Finalists(**found) if found is not None and study.kind == "search" else None
+    asked = (study.space.get("search") or {}).get("finalists")
+    return Finalists(**asked) if asked is not None and study.kind == "search" else None
 
 
-def final(study: Study) -> Final | None:
-    """The finalists as the study stands; None where none are asked for. They are settings that
-    differ, came to the full budget and have not diverged with another seed."""
-    wanted = asked(study)
-    if wanted is None:
+def standing(study: Study) -> Standing | None:
+    """Of the finalists; None where none are asked for. They are settings that differ, came to the
+    full budget and have not diverged with another seed."""
+    asked = wanted(study)
+    if asked is None:
         return None
     repeats: dict[str, dict[int, Record]] = {}
     for record in study.records.values():
         if record.repeats:
             repeats.setdefault(record.repeats, {})[record.seed] = record
     metric = ranked_by(study)
-    full = [r for r in by_score(study) if r.status == records.FINISHED and metric in r.last]
+    full = [r for r in _by_score(study) if r.status == records.FINISHED and metric in r.last]
     inside: dict[str, Record] = {}
     for record in full:
         again = repeats.get(record.key, {}).values()
         if not record.is_beside and all(r.status != records.DIVERGED for r in again):
             inside.setdefault(json.dumps(record.config, sort_keys=True), record)
-    best = list(inside.values())[: wanted.trials]
+    best = list(inside.values())[: asked.trials]
     beside = [r for r in full if r.role in MUST_BEAT and all(r is not other for other in best)]
     runs: dict[str, list[Record]] = {}
     missing: list[tuple[Record, int]] = []
     for record in best + beside:
-        seeds = range(record.seed + 1, record.seed + 1 + wanted.seeds)
+        seeds = range(record.seed + 1, record.seed + 1 + asked.seeds)
         there = repeats.get(record.key, {})
         runs[record.key] = [there[seed] for seed in seeds if seed in there]
         missing += [(record, seed) for seed in seeds if seed not in there]
-    return Final(best, beside, runs, missing)
+    return Standing(best, beside, runs, missing)
 
 
-def means(study: Study, found: Final | None) -> dict[str, float]:
-    """By key the mean score of each finalist, and of what it must beat, over its own seed and its
-    repeats'; empty before all of those have ended."""
+def _means(study: Study, found: Standing | None) -> dict[str, float]:
     if found is None or not found.is_complete:
         return {}
     metric = ranked_by(study)
@@ -112,16 +139,3 @@ def means(study: Study, found: Final | None) -> dict[str, float]:
         for record in found.best + found.beside
         if all(run.status == records.FINISHED for run in found.runs[record.key])
     }
-
-
-def ordered(study: Study, found: Final | None, mean: dict[str, float]) -> list[Record]:
-    """All trials but repeats, the finalists by their means before the others. What they must beat
-    is one of them when it is as good as the last of them."""
-    trials = by_score(study)
-    if not mean:
-        return trials
-    signed = {key: sign(ranked_by(study)) * value for key, value in mean.items()}
-    last = max(signed[record.key] for record in found.best)
-    first = [record for record in trials if signed.get(record.key, last + 1) <= last]
-    first.sort(key=lambda record: signed[record.key])
-    return first + [record for record in trials if all(record is not other for other in first)]

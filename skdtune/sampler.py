@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from skdtune.bounded_storage import BoundedStorage
-from skdtune.plan import Plan
+from skdtune.plan import Plan, Step
 from skdtune.records import DIVERGED, ENDED, FAILED, FINISHED, STOPPED, Record
 from skdtune.space import Parameter, SearchSpace
 from trainables import metrics
@@ -57,17 +57,13 @@ class OptunaSampler(Searcher):
             self._remember(record)
 
     def suggest(self, trial_id: str) -> dict | str | None:
-        if not self.plan.queue:
-            self.plan.call_finalists()
-        if self.plan.is_done:
-            # one that runs may still be put back, and Tune never asks again after FINISHED
-            return None if self.live else Searcher.FINISHED
-        if self.slots is not None and len(self.live) >= self.slots():
+        has_room = self.slots is None or len(self.live) < self.slots()
+        step = self.plan.next(bool(self.live), has_room)
+        if step is Step.WAIT:
             return None
-        if not self.plan.queue and self.plan.is_full:
-            # the finalists are not known before the last trial has ended
-            return None if self.live else Searcher.FINISHED
-        live = self._planned(self.plan.queue.popleft()) if self.plan.queue else self._new()
+        if step is Step.DONE:
+            return Searcher.FINISHED  # Tune never asks again
+        live = self._new() if step is Step.NEW else self._planned(step)
         self._report(live, live.record.epochs)
         self.live[trial_id] = live
         return self.plan.trial_config(live.record)

@@ -181,8 +181,8 @@ class Round:
         roles = Counter(record.role for record in study.records.values())
         assert roles[records.SEARCH] + roles[records.DEFAULT] + roles[records.FIRST] == TRIALS
         _assert_ended(study)
-        final = ranking.final(study)
-        assert (final is not None and final.is_complete) == bool(self.finalists)
+        standing = ranking.standing(study)
+        assert (standing is not None and standing.is_complete) == bool(self.finalists)
         assert_mirrored(self.server.uri, study)
         for record in self.chance.sample(sorted(study.records.values(), key=_key), 2):
             _assert_unbroken(study, record)

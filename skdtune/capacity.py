@@ -38,6 +38,9 @@ class Nodes:
         """Those that trials may be sent to at this moment."""
         return offered()
 
+    def doubt(self) -> None:
+        """A trial has failed, as it may for the sake of its node."""
+
     def close(self) -> None:
         """The last call."""
 
@@ -72,6 +75,11 @@ class Slots:
             self._count = self._counted(self._follow.usable())
             self._looked = time.monotonic()
         return self._count
+
+    def doubt(self) -> None:
+        """A trial has failed, as it may for the sake of its node."""
+        if self._follow is not None:
+            self._follow.doubt()
 
     def close(self) -> None:
         """Ends what follows the nodes; once before Ray is disconnected, as often as one likes."""
@@ -139,6 +147,33 @@ def fitted(
     if problems:
         raise ConfigError("resources", problems)
     return asked, note
+
+
+def spread(
+    asked: Resources, nodes: list[Node], wanted: int | None, grows: bool
+) -> tuple[Resources, str]:
+    """The largest share of a GPU, one over a whole number, that leaves room for as many trials, and
+    a line to print when it is another than asked for.
+
+    Ray fills one GPU before it takes the next, so that of two one would idle where a node's cores,
+    or the trials `wanted` at once, do not fill both; and it may send a trial to a node whose GPUs
+    have room for it only together, where it would never start. grows: whether an autoscaler adds
+    nodes; then a larger share could want more of them, and only the second is mended."""
+    if not 0 < asked.gpu < 1:
+        return asked, ""
+    together = floor(1 / asked.gpu + 1e-9)
+    slots = Slots(asked, nodes, wanted).now()
+    for count in range(together if grows else 1, together + 1):
+        share = floor(1e4 / count) / 1e4  # as exactly as Ray counts
+        larger = replace(asked, gpu=share)
+        if grows or Slots(larger, nodes, wanted).now() >= slots:
+            break
+    else:
+        return asked, ""
+    if abs(share - asked.gpu) < 1e-3:
+        return larger, ""
+    note = f"resources.gpu: {asked.gpu:g} asked, {share:g} taken: as many trials fit, on all GPUs"
+    return larger, note
 
 
 def growth() -> Growth | None:

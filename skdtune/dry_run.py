@@ -12,6 +12,7 @@ from skdtune.request import Request
 from skdtune.space import BASELINE, SearchSpace
 from trainables import calibration, models
 from trainables.calibration import Load
+from trainables.images import LARGEST_SMALL
 
 
 def show(request: Request, address: str, console: Console) -> None:
@@ -75,7 +76,9 @@ def show(request: Request, address: str, console: Console) -> None:
     for line in (note, small, *request.warm.lines, *space.moved()):
         if line:
             console.print(line)
-    if resources.gpu and address == cluster.LOCAL:
+    if resources.gpu and max(facts["image"]) > LARGEST_SMALL:
+        console.print("how many trials to give a GPU is not measured for images read from files")
+    elif resources.gpu and address == cluster.LOCAL:
         if teachers.are_used(config):
             config = {**config, "method": {"name": BASELINE}}
         console.print("several trials on one GPU, measured for 20 seconds ...")

@@ -13,7 +13,7 @@ from trainables.classifier import UnfitNode, is_of_the_gpu, is_passing
 from trainables.sources import DataError
 
 _LINE_EVERY_S = 10.0
-_PAUSES_S = (1.0, 5.0, 20.0)  # before what may pass is tried again
+PAUSES_S = (1.0, 5.0, 20.0)  # before what may pass is tried again
 
 
 def add_seeds(
@@ -173,17 +173,17 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
     for record in wanted:
         if record.has_ended or desk.waits(record) is None:
             continue
-        error = _train(study, record, desk)
-        if error and is_of_the_gpu(error):
+        if _train(study, record, desk):
             desk.say("the GPU is lost to this process; the same command goes on in another")
             break
     write_result(study)
 
 
-def _train(study: Study, record: Record, desk: Desk) -> Exception | None:
-    """One run; what may pass, such as a storage that is away, is tried again a few times. Returns
-    what it failed of."""
-    for pause_s in (*_PAUSES_S, None):
+def _train(study: Study, record: Record, desk: Desk) -> bool:
+    """One run; what may pass, such as a storage that is away, is tried again a few times. Whether
+    it failed with the GPU: its error itself would hold on to all that it has there."""
+    for pause_s in (*PAUSES_S, None):
+        final_run.release()
         desk.begin(record)
         try:
             for event in final_run.events(final_run.task(study, record)):
@@ -196,12 +196,12 @@ def _train(study: Study, record: Record, desk: Desk) -> Exception | None:
             unfit = isinstance(error, UnfitNode | DataError) or is_of_the_gpu(error)
             if pause_s is None or unfit or not is_passing(error):
                 desk.end(record, **final_run.failure(error))
-                return error
+                return is_of_the_gpu(error)
             time.sleep(pause_s)
         else:
             desk.end(record)
-            return None
-    return None
+            break
+    return False
 
 
 def write_result(study: Study) -> None:

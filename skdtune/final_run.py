@@ -1,5 +1,6 @@
 """One run of a final training, in this process or in one of Ray's: what its record is told."""
 
+import gc
 import shutil
 import socket
 import traceback
@@ -13,7 +14,7 @@ from skdtune import comparison, records, teachers
 from skdtune.records import MODELS, Record, Study
 from trainables import shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
-from trainables.classifier import UnfitNode
+from trainables.classifier import UnfitNode, explained
 from trainables.storage import Folder
 from trainables.training import Diverged, Training
 
@@ -64,7 +65,14 @@ def events(
 def failure(error: Exception) -> dict[str, str]:
     """How a run ended that raised: its status, the error in words, where it stood."""
     status = records.DIVERGED if isinstance(error, Diverged) else records.FAILED
-    return {"status": status, "error": str(error), "details": traceback.format_exc()}
+    told = str(error) if status == records.DIVERGED else explained(error)
+    return {"status": status, "error": told, "details": traceback.format_exc()}
+
+
+def release() -> None:
+    """Gives back what a run of before has left in this process."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _save_models(folder: Path, model: dict, training: Training) -> None:
@@ -85,6 +93,8 @@ def _save_models(folder: Path, model: dict, training: Training) -> None:
             str(folder / ".mlflow"),
             input_example=example,
             serialization_format="pt2",
+            # else a process of MLflow's own would load the model to find them out: six seconds
+            pip_requirements=mlflow.pytorch.get_default_pip_requirements(),
             extra_files=[str(folder / name) for name in (shipping.WEIGHTS, shipping.DESCRIPTION)],
         )
         (folder / ".mlflow").rename(target)

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from skdtune import preflight, provenance
-from skdtune.errors import ConfigError, last_line
+from skdtune.errors import ConfigError, first_line, last_line
 from skdtune.settings import Resources
 from trainables.storage import Folder
 
@@ -79,8 +80,6 @@ def on(node: dict) -> NodeAffinitySchedulingStrategy:
 def look(config: dict, place: str, note: str, wants_gpu: bool, flag: str) -> dict[str, Any]:
     """What one node sees; runs there. Returns its versions, the fingerprint of its images, and
     what it cannot do."""
-    import torch
-
     problems = []
     folder = Folder(place)
     try:
@@ -98,13 +97,28 @@ def look(config: dict, place: str, note: str, wants_gpu: bool, flag: str) -> dic
         fingerprint = preflight.load_data(config).fingerprint()
     except ConfigError as error:
         problems += [f"{error.source}: {problem}" for problem in error.problems]
-    if wants_gpu and not torch.cuda.is_available():
-        problems.append("Ray counts a GPU there, but PyTorch finds none: see to its driver")
+    if wants_gpu:
+        problems += _gpu_problems()
     return {
         "versions": provenance.versions(),
         "fingerprint": fingerprint,
         "problems": problems,
     }
+
+
+def _gpu_problems() -> list[str]:
+    """A GPU that is counted may be dead, without a driver, or of a kind that this PyTorch has no
+    code for."""
+    if not torch.cuda.is_available():
+        return ["Ray counts a GPU there, but PyTorch finds none: see to its driver"]
+    problems = []
+    for index in range(torch.cuda.device_count()):
+        try:
+            torch.ones(8, device=f"cuda:{index}").sum().item()
+        except Exception as error:  # noqa: BLE001 - whatever the driver says
+            if "out of memory" not in str(error):  # then it works, for others
+                problems.append(f"its GPU {index} cannot be used: {first_line(error)}")
+    return problems
 
 
 def _wrong(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 
 _CONTROL = "nvidia-cuda-mps-control"
@@ -13,7 +14,16 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PLACES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 _PATIENCE_S = 10.0
 _FIRST_USE_S = 60.0
-_USE = "import torch; torch.ones(8, device='cuda').sum().item()"
+_ATTEMPTS, _PAUSE_S = 3, 2.0  # the first client of a GPU may come before its server is ready
+# A process that gets no answer of the daemon's goes on without it: whether there is a server for it
+# says the daemon.
+_USE = f"""
+import subprocess, sys, torch
+torch.ones(8, device="cuda").sum().item()
+asked = {{"input": "get_server_list\\n", "capture_output": True, "text": True, "timeout": 10}}
+said = subprocess.run(["{_CONTROL}"], **asked).stdout.split()
+sys.exit(not any(word.isdigit() for word in said))
+"""
 
 
 @contextlib.contextmanager
@@ -27,7 +37,8 @@ def serving(is_wanted: bool) -> Iterator[bool]:
     if named or not is_wanted or not shutil.which(_CONTROL):
         yield any(named)
         return
-    with tempfile.TemporaryDirectory(prefix="skdtune-mps-") as folder:
+    # the daemon may write a last line into it while it is removed
+    with tempfile.TemporaryDirectory(prefix="skdtune-mps-", ignore_cleanup_errors=True) as folder:
         os.environ.update(dict.fromkeys(_PLACES, folder))
         started = _said("-d")
         try:
@@ -36,7 +47,7 @@ def serving(is_wanted: bool) -> Iterator[bool]:
                 return
         finally:
             if started:
-                _said(words="quit\n")
+                _said(words="quit -t 5\n")
             for place in _PLACES:
                 os.environ.pop(place, None)
     yield False
@@ -59,7 +70,11 @@ def _said(*arguments: str, words: str = "") -> bool:
 
 def _is_of_use() -> bool:
     """Whether a new process gets at the GPU through it."""
-    return _succeeds([sys.executable, "-c", _USE], "", _FIRST_USE_S)
+    for attempt in range(_ATTEMPTS):
+        time.sleep(_PAUSE_S * bool(attempt))
+        if _succeeds([sys.executable, "-c", _USE], "", _FIRST_USE_S):
+            return True
+    return False
 
 
 def _succeeds(

@@ -1,5 +1,5 @@
-"""Nodes that join a search that runs: looked at as the first ones were, and left out while they
-cannot run a trial."""
+"""Nodes that join a search that runs, and those where a trial has failed: looked at as the first
+ones were, and left out while they cannot run a trial."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from skdtune.inspection import Inspection, on
 from skdtune.settings import Resources
 
 _LOOK_EVERY_S = 2.0
-_ASK_AGAIN_S = 120.0  # one that is left out: what it lacks may have come
+_ASK_AGAIN_S = 120.0  # one that is left out, for what it lacks may have come, and one in doubt
 _PATIENCE_S = 600.0  # a node may have a data set to download; then it is waited for no longer
 _END_S = 10.0
 
@@ -32,10 +32,10 @@ class _LeftOut:
 class Newcomers(Nodes):
     """Looks at nodes in a thread of its own, so that no storage that hangs holds the search up.
 
-    A node is used from when it joins. What is wrong with it is told, and the room that it has for
-    trials is taken by processes that do nothing; a trial that has begun there comes to its end or
-    fails for the node's sake, and is run again elsewhere. It is asked again every two minutes,
-    and given back its room when all is well.
+    A node is used from when it joins, and until it is found wanting. What is wrong with it is told,
+    and the room that it has for trials is taken by processes that do nothing; a trial that has
+    begun there comes to its end or fails for the node's sake, and is run again elsewhere. It is
+    asked again every two minutes, and given back its room when all is well.
     inspect: begins an inspection. asked: what a trial takes. known: ids of nodes that were looked
     at before. say: prints a line."""
 
@@ -49,6 +49,8 @@ class Newcomers(Nodes):
         self.inspect, self.asked, self.known, self.say = inspect, asked, known, say
         self.inspections: list[Inspection] = []  # not yet answered
         self.left_out: dict[str, _LeftOut] = {}
+        self._in_doubt = False
+        self._doubted = -_ASK_AGAIN_S
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="newcomers", daemon=True)
         self._thread.start()
@@ -56,6 +58,10 @@ class Newcomers(Nodes):
     def usable(self) -> list[Node]:
         alive = [node for node in ray.nodes() if node["Alive"]]
         return [capacity.of(node) for node in alive if node["NodeID"] not in self.left_out]
+
+    def doubt(self) -> None:
+        """A trial has failed, as it may for the sake of its node: all are looked at once more."""
+        self._in_doubt = True
 
     def close(self) -> None:
         """Looks at none any more. To be called while Ray is connected."""
@@ -84,6 +90,9 @@ class Newcomers(Nodes):
 
     def _ask(self, alive: dict[str, dict]) -> None:
         now = time.monotonic()
+        if self._in_doubt and now - self._doubted > _ASK_AGAIN_S:
+            self._in_doubt, self._doubted = False, now
+            self.known &= self.left_out.keys()
         again = {key for key, out in self.left_out.items() if now - out.asked > _ASK_AGAIN_S}
         asked = [node for key, node in alive.items() if key not in self.known or key in again]
         asked = [node for node in asked if capacity.room(self.asked, capacity.of(node))]
@@ -102,7 +111,7 @@ class Newcomers(Nodes):
         key, address = node["NodeID"], node["NodeManagerAddress"]
         out = self.left_out.get(key)
         if problems and out is None:
-            self.say(f"{address} has joined and is left out: {'; '.join(problems)}")
+            self.say(f"{address} is left out: {'; '.join(problems)}")
             place = _placeholder().options(
                 num_cpus=self.asked.cpu, num_gpus=self.asked.gpu, scheduling_strategy=on(node)
             )

@@ -35,7 +35,7 @@ def prepare(
     wait: bool = True,
     flag: str = "--storage",
 ) -> tuple[Resources, Slots, str]:
-    """What a trial takes, how many run at once, and a line to print when a trial takes less than
+    """What a trial takes, how many run at once, and a line to print when a trial takes other than
     it asked for; on a cluster once its nodes have been looked at.
 
     say: prints a line, before a node is waited for and when one that joins later is left out.
@@ -45,11 +45,13 @@ def prepare(
     if address == cluster.LOCAL:
         offer = capacity.offered()
         asked, note = capacity.fitted(space.resources, offer, address)
-        return asked, Slots(asked, offer, wanted), note
+        asked, spread = capacity.spread(asked, offer, wanted, grows=False)
+        return asked, Slots(asked, offer, wanted), note or spread
     growth = capacity.growth()
-    asked, note = capacity.fitted(space.resources, capacity.offered(), address, growth)
+    asked, _ = capacity.fitted(space.resources, capacity.offered(), address, growth)
     if wait:
         _wait_for_room(asked, say)
+    asked, note = capacity.spread(asked, capacity.offered(), wanted, growth is not None)
     config = space.config(space.first_values(space.first_trials()[0]))
     inspect = partial(Inspection, config, facts["fingerprint"], folder, asked, flag)
     nodes = [n for n in ray.nodes() if n["Alive"] and capacity.room(asked, capacity.of(n))]

@@ -3,6 +3,7 @@ every few seconds, is whether Ray is still there."""
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ray import tune
@@ -25,11 +26,21 @@ _NUMBER = re.compile(r"\d[\d.]*")  # of a process, of bytes: another one in each
 
 
 class Recorder(tune.Callback):
-    """Keeps the records of a running study."""
+    """Keeps the records of a running study.
 
-    def __init__(self, plan: Plan, writer: Writer, interrupt: Interrupt, progress: Progress):
+    doubt: called when a trial has failed in a way that may be its node's."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        writer: Writer,
+        interrupt: Interrupt,
+        progress: Progress,
+        doubt: Callable[[], None],
+    ):
         self.plan, self.study = plan, plan.study
         self.writer, self.interrupt, self.progress = writer, interrupt, progress
+        self.doubt = doubt
         self.ray = cluster.Watch()
         self.first_failures: list[str] | None = []  # None once a trial has ended without an error
 
@@ -78,7 +89,11 @@ class Recorder(tune.Callback):
         else:
             self._end(record, outcome or records.STOPPED)
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        self.doubt()
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        self.doubt()
         record = self._record(trial)
         if record.has_ended:
             return

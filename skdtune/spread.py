@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from ray.actor import ActorHandle
 from skdtune import capacity, cluster, final, final_run, mps, nodes, preflight, records, signals
 from skdtune.capacity import Slots
 from skdtune.errors import ConfigError, last_line
-from skdtune.final import Desk
+from skdtune.final import PAUSES_S, Desk
 from skdtune.plan import SILENCE_S
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
-from trainables.attempts import MOST_RETRIES
-from trainables.classifier import is_passing
+from trainables.attempts import MOST_RETRIES, MOST_RETRIES_WITHOUT_MEMORY
+from trainables.classifier import explained, is_passing
 from trainables.storage import Folder
 from trainables.watchdog import Watchdog
 
@@ -79,9 +80,10 @@ def is_of_use(space: SearchSpace, address: str, runs: int) -> bool:
 
 @contextlib.contextmanager
 def connected(
-    space: SearchSpace, folder: Folder, address: str, say: Callable[[str], Any]
+    space: SearchSpace, folder: Folder, address: str, runs: int, say: Callable[[str], Any]
 ) -> Iterator[Room]:
-    """Ray, with nodes that can run the space's config and see the folder. Errors: ConfigError."""
+    """Ray, with nodes that can run the space's config and see the folder. runs: how many are to be
+    trained. Errors: ConfigError."""
     local = address == cluster.LOCAL
     facts = {} if local else {"fingerprint": preflight.load_data(space.fixed).fingerprint()}
     shares = local and 0 < space.resources.gpu < 1
@@ -89,7 +91,7 @@ def connected(
         cluster.connect(address)
         try:
             asked, slots, note = nodes.prepare(
-                space, folder, facts, address, None, say, flag="--output"
+                space, folder, facts, address, runs, say, flag="--output"
             )
             if note:
                 say(note)
@@ -109,28 +111,33 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
     waiting = deque(record for record in wanted if not record.has_ended)
     running: dict[ray.ObjectRef, tuple[Record, ActorHandle]] = {}
     places: dict[str, str] = {}  # of each run, the node it was heard from last
-    deaths: Counter[tuple[str, int]] = Counter()
-    watch = cluster.Watch()
+    retries, watch = _Retries(), cluster.Watch()
     try:
         while waiting or running:
             signals.check()
             watch.check()
-            for record in _next(waiting, desk, room.slots.now() - len(running)):
+            for record in _next(waiting, desk, retries, room.slots.now() - len(running)):
                 actor = _start(study, record, room.resources)
                 desk.begin(record)
                 running[actor.next.remote()] = record, actor
-            done, _ = ray.wait(list(running), timeout=_LISTEN_S) if running else ([], [])
+            if not running:  # what is left has to pause, or to find a node
+                time.sleep(_LISTEN_S)
+                continue
+            done, _ = ray.wait(list(running), timeout=_LISTEN_S)
             for heard in done:
                 record, actor = running.pop(heard)
                 try:
                     event = ray.get(heard)
                 except ray.exceptions.RayError as error:
                     ray.kill(actor)
-                    deaths[record.key, record.epoch] += _is_alive(places.pop(record.key, None))
-                    if deaths[record.key, record.epoch] <= MOST_RETRIES:
+                    room.slots.doubt()
+                    cause = getattr(error, "cause", None) or error
+                    if retries.grant(record, cause, _is_alive(places.pop(record.key, None))):
                         waiting.appendleft(record)
-                    else:
+                    elif cause is error:
                         desk.end(record, records.FAILED, f"its process died: {last_line(error)}")
+                    else:
+                        desk.end(record, records.FAILED, explained(cause))
                     continue
                 if event is None or "status" in event:
                     ray.kill(actor)
@@ -150,14 +157,39 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
     final.write_result(study)
 
 
-def _next(waiting: deque[Record], desk: Desk, count: int) -> list[Record]:
+class _Retries:
+    """How often each run has failed in one epoch, and from when on it may be tried again."""
+
+    def __init__(self):
+        self.failures: Counter[tuple[str, int]] = Counter()
+        self.not_before: dict[str, float] = {}
+
+    def grant(self, record: Record, cause: Exception, is_node_alive: bool) -> bool:
+        """Whether the run is tried again, after a pause unless its node is gone, which is no fault
+        of its own."""
+        if not is_node_alive:
+            return True
+        place = record.key, record.epoch
+        self.failures[place] += 1
+        lacks_memory = isinstance(cause, torch.OutOfMemoryError)
+        most = MOST_RETRIES_WITHOUT_MEMORY if lacks_memory else MOST_RETRIES
+        if self.failures[place] > most:
+            return False
+        self.not_before[record.key] = time.monotonic() + PAUSES_S[self.failures[place] - 1]
+        return True
+
+    def may_start(self, record: Record) -> bool:
+        return time.monotonic() >= self.not_before.get(record.key, 0.0)
+
+
+def _next(waiting: deque[Record], desk: Desk, retries: _Retries, count: int) -> list[Record]:
     """Takes so many out that can be started now; those that never can are dropped."""
     found = []
     for record in list(waiting):
         waits = desk.waits(record)
         if waits is None:
             waiting.remove(record)
-        elif not waits and len(found) < count:
+        elif not waits and retries.may_start(record) and len(found) < count:
             waiting.remove(record)
             found.append(record)
     return found

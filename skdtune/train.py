@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
         left, room = [r for r in chosen if not (r.has_ended or teachers.is_lost(study, r))], None
         if left and spread.is_of_use(wanted, address, len(left)):
-            connected = spread.connected(wanted, study.folder, address, console.print)
+            connected = spread.connected(wanted, study.folder, address, len(left), console.print)
             room = stack.enter_context(connected)
         study.save()
         teachers.bring(taught, study.folder, study.tracking_uri)

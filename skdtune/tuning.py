@@ -64,7 +64,7 @@ def run(
                 name="search",
                 storage_path=scratch,
                 stop=interrupt,
-                callbacks=[Recorder(plan, writer, interrupt, progress)],
+                callbacks=[Recorder(plan, writer, interrupt, progress, slots.doubt)],
                 # trials save their own
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=_MOST_FAILURES),

@@ -47,7 +47,8 @@ class AuxiliaryHead(nn.Module):
         gate = F.interpolate(
             self.gate(features), size=features.shape[-2:], mode="bilinear", align_corners=True
         )
-        return self.trunk(gate.sigmoid() * features)
+        # autocast on a GPU takes the gate up in float32; the map that it weighs stays as it is
+        return self.trunk(gate.sigmoid().to(features.dtype) * features)
 
 
 def _separable(channels: int, out_channels: int) -> nn.Sequential:

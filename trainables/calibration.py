@@ -13,13 +13,16 @@ import torch
 
 from trainables import memory
 from trainables.batches import EVALUATION_BATCH
+from trainables.processes import nameless_program
 from trainables.training import Training
 
 TOGETHER = (1, 2, 4)
 
+_ALIKE = ("model", "method", "optim", "augment", "precision", "channels_last", "compile")
 _STEPS = 8  # of an epoch, between two looks at the clock
 _SECONDS = 3.0
-_PATIENCE_S = 120.0  # for a process to start
+_PATIENCE_S = 120.0  # for a process to start and train an epoch
+_COMPILING_S = 600.0
 _AS_GOOD = 0.95  # of the best: fewer trials at once end sooner each
 
 
@@ -47,9 +50,7 @@ def measure(
     counted. A number that does not fit ends it.
 
     config: a trial's, whose method needs no teacher. image_shape: (channels, height, width)."""
-    sections = {
-        key: config[key] for key in ("model", "method", "optim", "augment") if key in config
-    }
+    sections = {key: config[key] for key in _ALIKE if key in config}
     batch_size = config["data"].get("batch_size", 128)
     sections["data"] = {
         "name": "synthetic",
@@ -61,10 +62,11 @@ def measure(
         "validation_fraction": 0.1,
     }
     threads = max(1, torch.get_num_threads() // max(together))
+    patience_s = _COMPILING_S if config.get("compile") else _PATIENCE_S
     loads = []
     with _processes(max(together), sections, device, threads) as pipes:
         for count in together:
-            loads.append(_load(pipes[:count], device, seconds))
+            loads.append(_load(pipes[:count], device, seconds, patience_s))
             if loads[-1].problem:
                 break
     return loads
@@ -76,11 +78,13 @@ def best(loads: Sequence[Load]) -> Load:
     return next(load for load in loads if load.images_per_s >= _AS_GOOD * most)
 
 
-def _load(pipes: Sequence[Connection], device: torch.device, seconds: float) -> Load:
+def _load(
+    pipes: Sequence[Connection], device: torch.device, seconds: float, patience_s: float
+) -> Load:
     for wanted in (0.0, seconds):  # none begins to count before all have begun to train
         for pipe in pipes:
             pipe.send(wanted)
-        answers = [_answer(pipe) for pipe in pipes]
+        answers = [_answer(pipe, patience_s) for pipe in pipes]
         problem = next((answer for answer in answers if isinstance(answer, str)), "")
         if problem:
             return Load(len(pipes), math.nan, math.nan, problem)
@@ -89,9 +93,9 @@ def _load(pipes: Sequence[Connection], device: torch.device, seconds: float) -> 
     return Load(len(pipes), sum(speed for speed, _ in answers), in_all / 2**30)
 
 
-def _answer(pipe: Connection) -> tuple[float, float] | str:
+def _answer(pipe: Connection, patience_s: float) -> tuple[float, float] | str:
     try:
-        return pipe.recv() if pipe.poll(_PATIENCE_S) else "it does not answer"
+        return pipe.recv() if pipe.poll(patience_s) else "it does not answer"
     except EOFError:
         return "its process has died"
 
@@ -109,7 +113,8 @@ def _processes(
             process = context.Process(
                 target=_serve, args=(theirs, sections, device, threads), daemon=True
             )
-            process.start()
+            with nameless_program():
+                process.start()
             theirs.close()  # so that its end is heard here
             pipes.append(pipe)
             running.append(process)

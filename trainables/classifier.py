@@ -34,8 +34,9 @@ _PASSING = (
     getattr(torch, "AcceleratorError", OSError),
 )
 # Some of the GPU's libraries say so in words alone, and the process is of no more use.
-_OF_THE_GPU = re.compile("CUDA error|CUBLAS_STATUS|CUDNN_STATUS|cuDNN error|find an engine")
-_NODE_PAUSE_S = 10.0  # so long a trial that does not fit its node keeps the next one from it
+_OF_THE_GPU = re.compile("CUDA|cudaGet|CUBLAS|CUDNN|cuDNN|(?i:cusolver)|find an engine")
+# So long a trial keeps the next one from a node that it does not fit, or whose GPU has failed.
+_NODE_PAUSE_S = 10.0
 
 
 class UnfitNode(OSError):
@@ -75,14 +76,13 @@ class ClassifierTrial(tune.Trainable):
         except StorageFull as error:
             return self._end(STORAGE_FULL, _one_line(error))
         except torch.OutOfMemoryError as error:
-            hint = "lower trial.data.batch_size, or raise resources.gpu"
-            self._failed(f"out of memory: {hint}; {_one_line(error)}", lacks_memory=True)
+            self._failed(explained(error), lacks_memory=True)
             raise
         except Exception as error:
             if not is_passing(error):  # a bug in a method ends its trial, not the search
                 return self._end(FAILED, _one_line(error), traceback.format_exc())
             self._failed(_one_line(error))
-            if isinstance(error, UnfitNode | DataError):
+            if isinstance(error, UnfitNode | DataError) or is_of_the_gpu(error):
                 time.sleep(_NODE_PAUSE_S)
             raise
         finally:
@@ -101,8 +101,7 @@ class ClassifierTrial(tune.Trainable):
         self.reports = self.checkpoints = self.attempts = self.last = None
         self.device = ""
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
 
     def _next(self) -> dict:
         """The next epoch that the study has no record of; the last one again when it has them
@@ -176,7 +175,16 @@ def is_passing(error: Exception) -> bool:
 
 def is_of_the_gpu(error: Exception) -> bool:
     """Whether this process can do nothing more on its GPU."""
-    return isinstance(error, RuntimeError) and bool(_OF_THE_GPU.search(str(error)))
+    if isinstance(error, torch.OutOfMemoryError | NotImplementedError):  # that says CUDA too
+        return False
+    kinds = (RuntimeError, torch.cuda.DeferredCudaCallError)
+    return isinstance(error, kinds) and bool(_OF_THE_GPU.search(str(error)))
+
+
+def explained(error: BaseException) -> str:
+    """In a line, with what to change where that is known."""
+    hint = "out of memory: lower trial.data.batch_size, or raise resources.gpu; "
+    return (hint if isinstance(error, torch.OutOfMemoryError) else "") + _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:

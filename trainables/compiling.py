@@ -21,6 +21,8 @@ def compile_parts(method: nn.Module, more: dict[str, bool] | None = None) -> Non
     of RSD's branches stays as it is: it would be compiled anew for every rate of dropping them.
     more: options of the compiler, for measurements.
     Errors, at the first batch: what torch.compile raises without a C++ compiler."""
+    # a GPU's compiler starts a process a core otherwise, however many trials there are on a node
+    torch._inductor.config.compile_threads = torch.get_num_threads()
     torch._dynamo.config.recompile_limit = _MOST_GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = _MOST_GRAPHS
     for module in method.modules():

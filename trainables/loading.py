@@ -1,10 +1,8 @@
 """Batches of image files, decoded and cropped by worker processes that end with the training."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,9 +17,11 @@ from trainables import decoding, views
 from trainables.decoded import Decoded, Place, fetch
 from trainables.decoding import DataError
 from trainables.memory import Shared
+from trainables.processes import nameless_program
 
 _MOST_WORKERS = 16
-_WORKER_LOST = "DataLoader worker"  # how torch's error begins
+# How torch's errors begin when a worker was lost, or the thread that copies what it made.
+_LOST = ("DataLoader worker", "Pin memory thread")
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Loader:
             self._loader = self._start()
         self._tasks.requests = requests
         try:
-            with _nameless_program():
+            with nameless_program():
                 batches = iter(self._loader)
             for made in batches:
                 made.raise_faults()
                 yield made.images.to(self.device, non_blocking=True)
         except Exception as error:
             self.close()
-            if isinstance(error, RuntimeError) and str(error).startswith(_WORKER_LOST):
+            if isinstance(error, RuntimeError) and str(error).startswith(_LOST):
                 raise OSError(f"a process that reads images was lost: {error}") from error
             raise
         finally:
@@ -165,19 +165,6 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
-
-
-@contextlib.contextmanager
-def _nameless_program() -> Iterator[None]:
-    """While workers are started. multiprocessing would run the file of the program that this is,
-    ours or Ray's, in each worker once more, with all that it imports."""
-    program = vars(sys.modules["__main__"])
-    kept = {name: program[name] for name in ("__spec__", "__file__") if name in program}
-    program.update(dict.fromkeys(kept))
-    try:
-        yield
-    finally:
-        program.update(kept)
 
 
 def _settle(worker: int) -> None:

@@ -97,7 +97,8 @@ class Training:
         yield from list(self.history)
         with contextlib.closing(self.sets):
             while self.epoch < self.total_epochs:
-                report = self._one_epoch()
+                with _exact_convolutions():
+                    report = self._one_epoch()
                 self.history.append(report)
                 is_last = self.epoch == self.total_epochs
                 if checkpoints and (is_last or checkpoints.is_due):
@@ -214,6 +215,18 @@ class Training:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return memory.peak() / 2**30
+
+
+@contextlib.contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """float32 is float32: unless told, cuDNN cuts what goes into such a convolution to the 10 bits
+    of TensorFloat-32 on newer GPUs."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:

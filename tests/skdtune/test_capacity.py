@@ -89,6 +89,40 @@ def test_as_many_run_at_once_as_fit_at_most_as_wanted(asked, offered, wanted, ex
     assert Slots(resources, offer(*offered), wanted).now() == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "offered", "wanted", "taken"),
+    [
+        ((2, 0.25), offer(8, 1), None, 0.25),  # four fit on the one GPU
+        ((2, 0.25), offer(8, 2), None, 0.5),  # the cores are for four: two on each
+        ((2, 0.25), offer(64, 4), None, 0.25),
+        ((2, 0.25), offer(64, 4), 4, 1),
+        ((2, 0.25), offer(64, 4), 6, 0.5),
+        ((1, 0.1), offer(64, 1), 3, 0.3333),
+        ((1, 0.4), offer(64, 2), None, 0.5),  # Ray would see room for a fifth, in two halves
+        ((1, 1), offer(64, 4), 2, 1),
+        ((1, 0), offer(64, 4), 2, 0),
+        ((1, 0.1), offer(64, 0.3), None, 0.1),
+        ((2, 0.25), [*offer(8, 1), *offer(4, 2)], None, 0.25),
+    ],
+)
+def test_a_trial_takes_so_much_of_a_gpu_that_none_idles(asked, offered, wanted, taken):
+    asked = Resources(cpu=asked[0], gpu=asked[1])
+    larger, note = capacity.spread(asked, offered, wanted, grows=False)
+    assert (larger.cpu, larger.gpu) == (asked.cpu, taken)
+    assert Slots(larger, offered, wanted).now() == Slots(asked, offered, wanted).now()
+    assert bool(note) == (taken != asked.gpu)
+    if note:
+        assert note.startswith(f"resources.gpu: {asked.gpu:g} asked, {taken:g} taken: ")
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0.25, 0.25), (0.4, 0.5), (0.3, 0.3333)])
+def test_where_nodes_are_added_as_many_share_a_gpu_as_were_asked_to(asked, taken):
+    nodes = [[], offer(8, 2)]
+    for there in nodes:
+        larger, _ = capacity.spread(Resources(cpu=2, gpu=asked), there, 4, grows=True)
+        assert larger.gpu == taken
+
+
 def test_before_ray_is_there_the_machine_is_what_is_offered():
     assert not ray.is_initialized()
     (found,) = capacity.offered()

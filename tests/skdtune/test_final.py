@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 
 import mlflow.pytorch
 import pytest
@@ -142,13 +143,16 @@ def test_seeds_differ(trained):
 
 @pytest.mark.parametrize(
     ("error", "left"),
-    [("CUDA error: unspecified launch failure", "pending"), ("CUDA out of memory", "failed")],
+    [
+        (RuntimeError("CUDA error: unspecified launch failure"), "pending"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "failed"),
+    ],
 )
 def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
     tmp_path, monkeypatch, error, left
 ):
     def events(task):
-        raise RuntimeError(error)
+        raise error
         yield
 
     monkeypatch.setattr(final_run, "events", events)
@@ -159,8 +163,25 @@ def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
     assert any("the same command goes on" in line for line in lines) == (left == "pending")
 
 
+def test_a_run_that_failed_holds_no_memory_when_the_next_one_begins(tmp_path, monkeypatch):
+    held: list[weakref.ref] = []
+
+    def events(task):
+        assert all(there() is None for there in held)
+        taken = torch.zeros(8)
+        held.append(weakref.ref(taken))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(final_run, "events", events)
+    study = training(tmp_path)
+    train(study)
+    assert [record.status for record in study.records.values()] == ["failed"] * 2
+    assert all(record.error.startswith("out of memory: lower") for record in study.records.values())
+
+
 def test_what_may_pass_is_tried_again_and_what_will_not_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(final, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(final, "PAUSES_S", (0.0, 0.0))
     errors = [OSError(5, "Input/output error"), None, DataError("damaged")]
 
     def events(task):

@@ -9,6 +9,7 @@ import pytest
 from skdtune import dry_run, mps
 from trainables.calibration import Load
 
+USE = mps._USE
 STAND_IN = """#!/bin/sh
 echo "$* $(cat) $CUDA_MPS_PIPE_DIRECTORY $CUDA_VISIBLE_DEVICES" >> {log}
 exit {code}
@@ -42,7 +43,7 @@ def test_a_daemon_is_started_for_the_block_and_ended(tmp_path, monkeypatch):
         assert os.path.isdir(folder)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
     lines = (tmp_path / "log").read_text().splitlines()
-    assert [line.split() for line in lines] == [["-d", folder], ["quit", folder]]
+    assert [line.split() for line in lines] == [["-d", folder], ["quit", "-t", "5", folder]]
     assert not os.path.exists(folder)
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
@@ -55,6 +56,22 @@ def test_one_that_no_process_can_use_is_ended_before_anything_starts(tmp_path, m
         assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
         lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["-d", "quit"]
+
+
+def test_a_server_that_is_not_ready_is_asked_again(tmp_path, monkeypatch):
+    """As the process that uses the GPU is, whom the daemon must name a server."""
+    place, count = tmp_path / mps._CONTROL, tmp_path / "count"
+    answer = (
+        '[ "$(cat)" = get_server_list ] && echo x >> {0} && [ $(wc -l < {0}) -gt 1 ] && echo 42'
+    )
+    place.write_text(f"#!/bin/sh\n{answer.format(count)}\ntrue\n")
+    place.chmod(0o755)
+    monkeypatch.setattr(mps, "_PAUSE_S", 0.0)
+    on_cpu = USE.replace('torch.ones(8, device="cuda").sum().item()', "")
+    monkeypatch.setattr(mps, "_USE", on_cpu.replace(", torch", ""))
+    with mps.serving(True) as served:
+        assert served
+    assert count.read_text() == "x\n" * 2
 
 
 def test_an_error_in_the_block_ends_it_too(tmp_path):

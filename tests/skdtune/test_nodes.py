@@ -6,8 +6,9 @@ from unittest.mock import MagicMock
 
 import pytest
 import ray
+import torch
 
-from skdtune import cluster, inspection, nodes, preflight, provenance
+from skdtune import capacity, cluster, inspection, nodes, preflight, provenance
 from skdtune.errors import ConfigError
 from skdtune.inspection import Inspection
 from skdtune.settings import Resources
@@ -70,6 +71,43 @@ def test_a_node_whose_process_dies_is_named(monkeypatch, folder):
     monkeypatch.setattr(inspection.ray, "get", get)
     (problem,) = inspection._wrong(None, NODE, "same", folder, "note", "--storage")
     assert problem.startswith("cannot run our code")
+
+
+def test_a_gpu_that_does_not_work_is_named_and_one_that_is_full_is_not(monkeypatch):
+    said = {"cuda:0": None, "cuda:1": "CUDA error: out of memory", "cuda:2": "no kernel image"}
+
+    def ones(size: int, device: str):
+        if said[device]:
+            raise RuntimeError(said[device])
+        return torch.zeros(size)
+
+    fake = SimpleNamespace(is_available=lambda: True, device_count=lambda: 3)
+    monkeypatch.setattr(inspection, "torch", SimpleNamespace(cuda=fake, ones=ones))
+    assert inspection._gpu_problems() == ["its GPU 2 cannot be used: no kernel image"]
+    fake.is_available = lambda: False
+    (problem,) = inspection._gpu_problems()
+    assert problem.startswith("Ray counts a GPU there, but PyTorch finds none")
+
+
+@pytest.mark.slow
+def test_trials_that_share_gpus_lie_on_all_of_them():
+    """Which are none here: Ray counts what it is told. Its own way is to fill one first."""
+    ray.init(address="local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        asked, _ = capacity.spread(
+            Resources(cpu=2, gpu=0.25), capacity.offered(), None, grows=False
+        )
+        trial = ray.remote(num_cpus=asked.cpu, num_gpus=asked.gpu)(Holder)
+        holders = [trial.remote() for _ in range(4)]
+        gpus = sorted(ray.get([holder.gpus.remote() for holder in holders]))
+        assert gpus == [[0], [0], [1], [1]]
+    finally:
+        ray.shutdown()
+
+
+class Holder:
+    def gpus(self) -> list[int]:
+        return ray.get_gpu_ids()
 
 
 @pytest.fixture

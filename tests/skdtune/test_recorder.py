@@ -41,13 +41,15 @@ class Desk:
         self.study.save()
         self.plan = Plan(self.study, self.space)
         self.plan.queue.clear()  # as when all have been started
-        self.stops = 0
+        self.stops, self.doubts = 0, []
         self.interrupt = Interrupt()
         self.interrupt.on_stop = self._stopped
         self.output = io.StringIO()
         progress = Progress(self.plan, Console(file=self.output, width=300))
         self.writer = Writer(self.study)
-        self.recorder = Recorder(self.plan, self.writer, self.interrupt, progress)
+        self.recorder = Recorder(
+            self.plan, self.writer, self.interrupt, progress, lambda: self.doubts.append(1)
+        )
 
     def _stopped(self) -> None:
         self.stops += 1
@@ -338,6 +340,16 @@ def test_a_stop_is_on_disk_with_the_epoch_that_led_to_it(desk):
     desk.recorder.on_trial_error(0, [], trial)
     assert (record.status, record.ended, record.error) == (records.STOPPED, ended, "")
     assert desk.output.getvalue().count("trial 0002 stopped") == 1
+
+
+def test_after_a_failure_that_may_be_its_nodes_the_nodes_are_in_doubt(desk):
+    trial = desk.trial("0000")
+    desk.recorder.on_trial_start(0, [], trial)
+    desk.recorder.on_trial_recover(0, [], trial)
+    assert len(desk.doubts) == 1
+    assert desk.study.records["0000"].status == records.RUNNING, "it is tried again"
+    desk.recorder.on_trial_error(0, [], trial)
+    assert len(desk.doubts) == 2
 
 
 def test_a_ray_that_has_died_stops_the_search(desk, monkeypatch):

@@ -161,6 +161,38 @@ def test_without_its_teacher_no_run_is_begun(room, alone, tmp_path):
     assert study.records["seed-1"].status == "finished", "it has a teacher of its own"
 
 
+@pytest.mark.parametrize(
+    ("cause", "most"), [(OSError("gone"), 3), (torch.OutOfMemoryError("CUDA out of memory"), 1)]
+)
+def test_a_run_is_tried_again_a_few_times_in_one_epoch_after_a_pause(tmp_path, cause, most):
+    record = next(iter(training(tmp_path).records.values()))
+    retries = spread._Retries()
+    assert all(retries.grant(record, cause, is_node_alive=False) for _ in range(9))
+    assert retries.may_start(record), "a node that is gone was no fault of its own"
+    assert [retries.grant(record, cause, True) for _ in range(most + 1)] == [True] * most + [False]
+    assert not retries.may_start(record)
+    record.epochs.append({"epoch": 1})
+    assert retries.grant(record, cause, True), "it has come further"
+
+
+class LacksMemory(Runner):
+    def next(self) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.slow
+def test_a_run_without_memory_is_tried_once_more_and_says_what_to_change(
+    room, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(spread, "Runner", LacksMemory)
+    (record,) = spread_out(training(tmp_path, 1), room).values()
+    assert (record.status, record.attempts) == ("failed", 2)
+    assert record.error == (
+        "out of memory: lower trial.data.batch_size, or raise resources.gpu; "
+        "OutOfMemoryError: CUDA out of memory"
+    )
+
+
 def test_a_seed_may_start_when_its_own_teacher_is_done(tmp_path):
     study = taught_by_itself(tmp_path, 3)
     desk = final.Desk(study, None, print)
@@ -168,7 +200,9 @@ def test_a_seed_may_start_when_its_own_teacher_is_done(tmp_path):
     statuses = {"teacher-0": "running", "teacher-1": "finished", "teacher-2": "failed"}
     for key, status in statuses.items():
         study.records[key].status = status
-    assert [record.key for record in spread._next(waiting, desk, 5)] == ["seed-1"]
+    assert [record.key for record in spread._next(waiting, desk, spread._Retries(), 5)] == [
+        "seed-1"
+    ]
     assert [record.key for record in waiting] == ["seed-0"], "one that will never be is dropped"
 
 

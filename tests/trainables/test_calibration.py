@@ -29,6 +29,20 @@ def test_trials_are_measured_side_by_side_and_nothing_is_left():
     assert multiprocessing.active_children() == []
 
 
+def test_what_is_measured_is_computed_as_a_trial_is(monkeypatch):
+    asked = {**CONFIG, "precision": "float32", "channels_last": False, "compile": True}
+    seen, inner = [], calibration._processes
+
+    def processes(count, sections, device, threads):
+        seen.append(sections)
+        return inner(0, sections, device, threads)
+
+    monkeypatch.setattr(calibration, "_processes", processes)
+    monkeypatch.setattr(calibration, "_load", lambda *arguments: Load(1, 1.0, 1.0))
+    calibration.measure(asked, 10, (1, 8, 8), CPU, together=[1])
+    assert asked.items() <= {**seen[0], "data": asked["data"], "epochs": asked["epochs"]}.items()
+
+
 @pytest.mark.slow
 def test_what_does_not_fit_is_said_and_ends_it():
     config = {**CONFIG, "model": {"name": "no_such_network"}}

@@ -286,13 +286,21 @@ def test_out_of_memory_is_tried_once_more_and_says_what_to_change(start, monkeyp
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
         ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate", True),
         ("GET was unable to find an engine to execute this computation", True),
+        ("No CUDA GPUs are available", True),
+        (
+            "Unexpected error from cudaGetDeviceCount(). Error 807: MPS client failed to connect",
+            True,
+        ),
+        ("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR", True),
+        ("CUDA driver error: device-side assert triggered", True),
+        ("Expected all tensors to be on the same device, cuda:0 and cpu!", False),
         ("mat1 and mat2 shapes cannot be multiplied", False),
     ],
 )
 def test_an_error_of_the_gpu_wants_another_process(start, monkeypatch, tmp_path, text, passes):
     trainable = start(given(tmp_path, reader(monkeypatch, RuntimeError(text))))
     if passes:
-        with pytest.raises(RuntimeError, match=r"CUDA|cuDNN|engine"):
+        with pytest.raises(RuntimeError, match=r"CUDA|cuda|cuDNN|cusolver|engine"):
             trainable.train()
     else:
         assert trainable.train()[OUTCOME] == FAILED

@@ -252,6 +252,16 @@ def test_the_reported_rate_follows_the_schedule():
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
 
+def test_float32_is_not_cut_to_tensorfloat32_on_a_gpu():
+    """Which only a GPU would show; what it is told is seen on a CPU."""
+    cudnn, seen = torch.backends.cudnn, []
+    before = cudnn.allow_tf32
+    trained = Training(**config(epochs=1))
+    list(trained.epochs(beat=lambda: seen.append(cudnn.allow_tf32)))
+    assert set(seen) == {False}
+    assert cudnn.allow_tf32 is before is True
+
+
 def test_channels_last_changes_the_layout_and_not_the_answers():
     one, two = (run(config(channels_last=value))[1] for value in (True, False))
     for ours, theirs in zip(one, two, strict=True):

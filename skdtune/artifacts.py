@@ -18,10 +18,10 @@ def study_files(study: Study, target: Path) -> None:
                 study.folder.copy_to(name, target / name)
         return
     board = leaderboard.rank(study)
-    (target / "leaderboard.json").write_text(leaderboard.as_json(board))
-    (target / "leaderboard.csv").write_text(leaderboard.as_csv(board) + "\n")
+    (target / "leaderboard.json").write_text(leaderboard.as_json(board), encoding="utf-8")
+    (target / "leaderboard.csv").write_text(leaderboard.as_csv(board) + "\n", encoding="utf-8")
     try:
-        (target / "best.yaml").write_text(export.text(study))
+        (target / "best.yaml").write_text(export.text(study), encoding="utf-8")
     except ConfigError:
         return  # no trial has come to its full budget
     newest = board.winner.record.checkpoint

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from skdtune import signals
-from skdtune.errors import ConfigError
+from skdtune.errors import ConfigError, first_line
 
 LOCAL = "local"
 _LISTEN_EVERY_S = 0.1
@@ -59,9 +59,10 @@ def connect(address: str) -> None:
             "and set RAY_AUTH_MODE=token"
         )
         raise ConfigError(f"--address {address}", [problem]) from None
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"--address {address}", [f"cannot reach Ray: {first}"]) from None
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        what = "start" if address == LOCAL else "reach"
+        problem = f"cannot {what} Ray: {first_line(error)}"
+        raise ConfigError(f"--address {address}", [problem]) from None
 
 
 def disconnect() -> None:

@@ -1,6 +1,8 @@
 """The one error a user's file or flags may cause: every problem at once."""
 
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -52,6 +54,9 @@ def begin() -> None:
     """What a program does first, before its other imports."""
     environment.prepare()
     signals.listen(signals.leave)
+    # the last of all: behind it Python forgets its handlers, and a signal would end what is done as
+    # if it were not
+    atexit.register(signals.listen, signal.SIG_IGN)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:

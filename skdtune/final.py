@@ -147,7 +147,11 @@ class Desk:
         record.error, record.details = error, details
         record.ended = time.time()
         record.status = status
+        if status == records.DIVERGED:  # they would lead there again
+            record.checkpoint = ""
         self.writer.put(record)
+        if status == records.DIVERGED or record.checkpoint:
+            self.writer.discard(record)
         if status == records.FINISHED:
             self.say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")
         else:

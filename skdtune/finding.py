@@ -14,7 +14,7 @@ STUDIES = Path("studies")
 
 
 def find(study: str | None, tracking_uri: str | None = None) -> Study:
-    """The study of that name, folder or URI; None: the newest in ./studies.
+    """The study of that name, folder or URI; None: the newest, in ./studies.
 
     An explicit tracking URI reads MLflow alone. Errors: ConfigError when it is nowhere.
     """
@@ -22,19 +22,21 @@ def find(study: str | None, tracking_uri: str | None = None) -> Study:
         folder = newest() if study is None else on_disk(study)
         if folder is not None:
             return records.load(folder)
-    if study is None:
+    if study is None and tracking_uri is None:
         raise ConfigError(
             "STUDY", ["no study in ./studies; name one, or run python -m skdtune.search first"]
         )
     uri = tracking_uri or default_uri()
     found = _read(study, uri)
+    if found is None and study is None:
+        raise ConfigError("STUDY", [f"no search in {uri}"])
     if found is None:
         known = [folder.name for folder in _all()]
         raise ConfigError(study, [f"no such study in ./studies or in {uri}{nearest(study, known)}"])
     return found
 
 
-def _read(study: str, uri: str) -> Study | None:
+def _read(study: str | None, uri: str) -> Study | None:
     from skdtune import tracked  # it takes a second to import, and most studies are on this disk
 
     try:
@@ -42,7 +44,7 @@ def _read(study: str, uri: str) -> Study | None:
         return tracked.read_study(study, uri) if tracked.exists(uri) else None
     except Exception as error:  # noqa: BLE001 - a server may be down, a database damaged
         problem = f"MLflow at {uri} cannot be read: {first_line(error)}"
-        raise ConfigError(study, [problem]) from None
+        raise ConfigError(study or "STUDY", [problem]) from None
 
 
 def on_disk(study: str) -> Folder | None:
@@ -64,7 +66,7 @@ def newest(space_name: str | None = None) -> Folder | None:
 
 def _readable(path: Path) -> Study | None:
     try:
-        return records.load(Folder(path))
+        return records.load(Folder(path), trials=False)
     except ConfigError:  # a damaged study is in nobody's way until it is asked for by name
         return None
 

@@ -5,13 +5,21 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from skdtune import strict_yaml
 from skdtune.errors import ConfigError
 from trainables.sections import nearest
 
 LONGEST_NAME = 100
+# What an option of a URI is called that is a secret itself, and not a file with one.
+_SECRET = re.compile(r"(?i)(^|_|ssl)(password|passwd|pwd|secret|token|secret_key|sas|sig)$")
+_SECRETS = {  # where it belongs instead
+    "http": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "https": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "postgresql": "PGPASSWORD or ~/.pgpass",
+    "mysql": "a file that the URI names, ?read_default_file=~/.my.cnf",
+}
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
 
@@ -32,11 +40,9 @@ class Parser:
         if required:
             self.required.append(name)
 
-    def study(self) -> None:
-        self.argument(
-            "study",
-            "a name in ./studies or MLflow, a folder or URI (default: the newest in ./studies)",
-        )
+    def study(self, is_on_disk: bool = False) -> None:
+        where = "a name in ./studies" if is_on_disk else "a name in ./studies or MLflow"
+        self.argument("study", f"{where}, a folder or URI (default: the newest in ./studies)")
 
     def tracking_uri(self) -> None:
         self.option(
@@ -137,8 +143,8 @@ def study_name(text: str) -> str:
 
 def tracking_uri(text: str) -> str:
     """A database or server of MLflow's; no secrets, since it is stored with the study."""
-    _without_secrets(text, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
-    scheme = urlsplit(text).scheme.split("+")[0]
+    scheme = text.partition(":")[0].split("+")[0]
+    _without_secrets(text, _SECRETS.get(scheme, "what its driver reads"))
     if scheme not in _STORES and text != "databricks":
         listed = ", ".join(_STORES)
         raise ValueError(
@@ -225,9 +231,10 @@ def apply(data: Any, edits: list[tuple[list[str], Any]]) -> None:
 
 def _without_secrets(text: str, instead: str) -> str:
     try:
-        password = urlsplit(text).password
+        parts = urlsplit(text)
+        named = parse_qs(parts.query, keep_blank_values=True)
     except ValueError as error:
         raise ValueError(f"not a URI: {error}") from None
-    if password is not None:
+    if parts.password is not None or any(map(_SECRET.search, named)):
         raise ValueError(f"a password does not belong in a URI; give it in {instead}")
     return text

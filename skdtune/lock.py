@@ -111,6 +111,4 @@ def _unwritable(folder: Folder, name: str, error: OSError) -> ConfigError:
 def _refusal(folder: Folder, name: str, owner: dict) -> ConfigError:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", time.time())))
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {since}"
-    return ConfigError(
-        f"study {name}", [f"it is being run by {who} ({folder.uri}); give another --name"]
-    )
+    return ConfigError(f"study {name}", [f"it is being run by {who} ({folder.uri})"])

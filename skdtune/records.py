@@ -148,9 +148,9 @@ def is_study(folder: Folder) -> bool:
     return folder.exists(STUDY_FILE)
 
 
-def load(folder: Folder) -> Study:
-    """The study in a folder. Errors: ConfigError for one that is missing, damaged or of another
-    format."""
+def load(folder: Folder, trials: bool = True) -> Study:
+    """The study in a folder. trials: whether with its records. Errors: ConfigError for one that is
+    missing, damaged or of another format."""
     name = STUDY_FILE
     try:
         content = _decode(folder.read(name))
@@ -159,7 +159,8 @@ def load(folder: Folder) -> Study:
         study = Study(**content, folder=folder)
         if not isinstance(study.space, dict) or not isinstance(study.name, str):
             raise TypeError("its space or its name is missing")
-        for stem in [found[:-5] for found in folder.names(TRIALS) if found.endswith(".json")]:
+        files = folder.names(TRIALS) if trials else []
+        for stem in [found[:-5] for found in files if found.endswith(".json")]:
             name = f"{TRIALS}/{stem}.json"
             study.records[stem] = _record(stem, _decode(folder.read(name)))
     except FileNotFoundError:

@@ -54,7 +54,8 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
     except ConfigError as error:
         errors.append(error)
     try:
-        wanted = _space(options, edits, old)
+        if options["space"] is not None or old or not options["resume"]:
+            wanted = _space(options, edits, old)
         if not options["resume"] and wanted.search.warm_start:
             warm = _warm(wanted, options["tracking_uri"])
     except ConfigError as error:
@@ -108,7 +109,8 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
         flags.apply(data, edits)
         if isinstance(data, dict):
             _settle(data, edits)
-            _shorten(data, options["epochs"], options["trials"])
+            is_set = any(keys == ["search", "scheduler", "grace_period"] for keys, _ in edits)
+            _shorten(data, options["epochs"], options["trials"], is_set)
 
     asked = options["space"]
     if old is None or asked is not None:
@@ -153,9 +155,9 @@ def _switched_off(trial: Any, fixed: dict[str, Any]) -> set[str]:
     return found
 
 
-def _shorten(data: dict, epochs: int | None, trials: int | None) -> None:
+def _shorten(data: dict, epochs: int | None, trials: int | None, is_grace_set: bool) -> None:
     """`--epochs` and `--trials`; the grace period keeps its share of the budget, and ends behind
-    the first drop of the learning rate if it did before."""
+    the first drop of the learning rate if it did before, unless `--set` says how long it is."""
     if trials is not None and isinstance(data.setdefault("search", {}), dict):
         data["search"]["trials"] = trials
     trial = data.get("trial")
@@ -165,7 +167,7 @@ def _shorten(data: dict, epochs: int | None, trials: int | None) -> None:
     search = data.get("search")
     scheduler = search.get("scheduler") if isinstance(search, dict) else None
     grace = scheduler.get("grace_period") if isinstance(scheduler, dict) else None
-    if type(before) is not int or type(grace) is not int:
+    if is_grace_set or type(before) is not int or type(grace) is not int:
         return
     least = 1
     if grace > _first_drop(trial, before):

@@ -79,7 +79,7 @@ def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
     leaderboard.show(board, wide)
     if board.winner is not None:
         console.print(
-            f"best config: {study.folder.uri}/{session.BEST}; "
+            f"best config: {study.folder.folder(session.BEST).uri}; "
             f"a copy here: python -m skdtune.export {shlex.quote(place)}"
         )
     if not ending.mirrored:

@@ -114,7 +114,7 @@ def _search(
     except teachers.NoTeacher as error:
         interrupt.fail(str(error))
     except OSError as error:
-        interrupt.fail(f"the study cannot be read: {first_line(error)}")
+        interrupt.fail(f"the search cannot go on: {first_line(error)}")
     except (tune.TuneError, ray.exceptions.RayError) as error:
         interrupt.fail(f"Ray Tune gave up: {first_line(error)}")
     finally:

@@ -72,11 +72,18 @@ def deferred() -> Iterator[None]:
     """While the block runs a signal raises nothing but at a `check`. For code that cannot bear it
     anywhere: what holds a lock, starts threads or is in the midst of Ray."""
     check()
-    _state.is_deferred = True
+    with held():
+        yield
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """The same where one may have come before: what is done then is to be done in any case."""
+    before, _state.is_deferred = _state.is_deferred, True
     try:
         yield
     finally:
-        _state.is_deferred = False
+        _state.is_deferred = before
 
 
 def exit_code(error: KeyboardInterrupt) -> int:

@@ -192,8 +192,10 @@ def build(document: Document, name: str, source: str) -> SearchSpace:
     problems += found
     search, found = settings.search(data.get("search", {}))
     problems += found
-    if not isinstance(data.get("provenance") or {}, dict):
+    origin = data.get("provenance") or {}
+    if not isinstance(origin, dict):
         problems.append(("provenance", "must be a section: where the config came from"))
+    problems += space_checks.number_problems("provenance", origin)
     asked = data.get("search", {})
     if not parameters and isinstance(asked, dict) and "trials" not in asked:
         search = replace(search, trials=1)
@@ -234,6 +236,9 @@ def _parameters(trial: dict) -> tuple[dict, dict[str, Parameter], list[Problem]]
             continue
         fixed[section] = {}
         for key, value in settings_.items():
+            if "/" in f"{section}{key}":  # as in a parameter's path
+                problems.append((f"trial.{section}.{key}", "a name has no slash"))
+                continue
             if not distributions.is_leaf(value):
                 fixed[section][key] = value
                 continue

@@ -1,6 +1,7 @@
 """What is wrong with a search space beyond its single values: how its parts fit together."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,18 @@ def problems(space: "SearchSpace", already: list[Problem]) -> list[Problem]:
         (place, what) for place, what in found if not any(_holds(place, other) for other in bad)
     ]
     return found + _first_trial_problems(space, sound=not (found or already))
+
+
+def number_problems(place: str, value: Any) -> list[Problem]:
+    """What is no finite number in a value that nothing else looks at, and no record can hold."""
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    else:
+        wrong = isinstance(value, float) and not math.isfinite(value)
+        return [(place, f"{value!r} is no finite number")] if wrong else []
+    return [found for key, part in parts for found in number_problems(f"{place}.{key}", part)]
 
 
 def when_problems(place: str, when: Any) -> list[Problem]:

@@ -20,6 +20,7 @@ from skdtune.plan import SILENCE_S
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
+from trainables import data
 from trainables.attempts import MOST_RETRIES, MOST_RETRIES_WITHOUT_MEMORY
 from trainables.classifier import explained, is_passing
 from trainables.storage import Folder
@@ -85,7 +86,10 @@ def connected(
     """Ray, with nodes that can run the space's config and see the folder. runs: how many are to be
     trained. Errors: ConfigError."""
     local = address == cluster.LOCAL
-    facts = {} if local else {"fingerprint": preflight.load_data(space.fixed).fingerprint()}
+    facts = {}
+    if not local:
+        facts["fingerprint"] = preflight.load_data(space.fixed).fingerprint()
+        data.forget()  # the driver trains nothing
     shares = local and 0 < space.resources.gpu < 1
     with signals.deferred(), mps.serving(shares):
         cluster.connect(address)

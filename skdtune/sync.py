@@ -9,14 +9,14 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import sys
 
 from skdtune import flags, lock, records
-from skdtune.errors import NOTHING_FINISHED, ConfigError, run
+from skdtune.errors import NOTHING_FINISHED, ConfigError, first_line, run
 from skdtune.finding import newest, on_disk
 from skdtune.tracking_uri import default_uri, knock
 
 
 def main(arguments: list[str]) -> int:
     parser = flags.Parser("skdtune.sync", __doc__)
-    parser.study()
+    parser.study(is_on_disk=True)
     parser.tracking_uri()
     options = parser.parse(arguments)
     folder = newest() if options["study"] is None else on_disk(options["study"])
@@ -36,8 +36,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - a server, a database or its driver, each its own
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"MLflow at {uri} cannot be written: {first}", file=sys.stderr)
+        print(f"MLflow at {uri} cannot be written: {first_line(error)}", file=sys.stderr)
         return NOTHING_FINISHED
     print(f"{uri} has study {study.name}: {len(study.records)} trials")
     return 0

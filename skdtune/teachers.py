@@ -15,7 +15,7 @@ from skdtune.errors import ConfigError, first_line
 from skdtune.records import MODELS, Record, Study
 from skdtune.space import BASELINE, SearchSpace
 from skdtune.tracking_uri import knock
-from trainables import sections, shipping
+from trainables import data, sections, shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
 from trainables.data import Sets
 from trainables.shipping import Shipped
@@ -143,6 +143,7 @@ def take_baseline(study: Study) -> None:
         raise NoTeacher(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
     folder = study.folder.folder(f"{CHECKPOINTS}/{baseline.key}")
     training = Training(**baseline.config, device=torch.device("cpu"))
+    data.forget()  # the driver trains nothing
     training.resume(Checkpoints(folder, baseline.identity))
     if training.epoch < baseline.config["epochs"]:
         baseline.status, baseline.ended = records.PENDING, None  # for a resume to go on with

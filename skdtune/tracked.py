@@ -27,18 +27,14 @@ def exists(uri: str) -> bool:
     return path is None or path.is_file()
 
 
-def read_study(name: str, uri: str) -> Study | None:
-    """The newest study of that name on a server, each trial with its last epoch alone; None
-    without one. Errors: MlflowException when the server cannot be reached."""
+def read_study(name: str | None, uri: str) -> Study | None:
+    """The newest study of that name on a server, or of all, each trial with its last epoch alone;
+    None without one. Errors: MlflowException when the server cannot be reached."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return None
-    # a filter cannot hold a quote: any one character in its place, then the whole name is compared
-    like = name.replace("'", "_")
-    found = search(client, [experiment.experiment_id], f"tags.`{STUDY}` LIKE '{like}'")
-    tagged = ((run.data.tags, run) for run in found)
-    parents = [run for tags, run in tagged if TRIAL not in tags and tags[STUDY] == name]
+    parents = _parents(client, experiment.experiment_id, name)
     if not parents:
         return None
     # a final training bears the name of the search it came from: the search is what is meant
@@ -56,6 +52,16 @@ def read_study(name: str, uri: str) -> Study | None:
             study.records[record.key] = record
     study.records = dict(sorted(study.records.items()))
     return study
+
+
+def _parents(client: MlflowClient, experiment: str, name: str | None) -> list[Run]:
+    """The runs that are studies of that name, or searches of any."""
+    if name is None:
+        return list(search(client, [experiment], f"tags.`{KIND}` = 'search'"))
+    # a filter cannot hold a quote: any one character in its place, then the whole name is compared
+    like = name.replace("'", "_")
+    found = search(client, [experiment], f"tags.`{STUDY}` LIKE '{like}'")
+    return [run for run in found if TRIAL not in run.data.tags and run.data.tags[STUDY] == name]
 
 
 def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:

@@ -9,6 +9,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import contextlib
 import copy
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ from skdtune.space import SearchSpace
 from skdtune.terminal import Terminal
 from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
+from trainables import data
 from trainables.storage import Folder
 
 _MLFLOW_PATIENCE_S = 120.0  # at the end, for the models it has not taken yet
@@ -45,57 +47,70 @@ def main(arguments: list[str]) -> int:
     options, wanted = _read(arguments)
     address = cluster.where(options["address"])
     console = Terminal()
-    study = _study(wanted, options)
-    sets = preflight.load_data(wanted.fixed, final=True)
-    _same_images(study, sets.fingerprint())
-    taught = teachers.named(wanted) | teachers.asked(wanted.compare.values())
-    teachers.check(taught, sets, study.folder, study.tracking_uri)
-    with lock.held(study.folder, study.name), contextlib.ExitStack() as stack:
+    name, folder = _place(wanted, options)
+    with lock.held(folder, name), contextlib.ExitStack() as stack:
+        study = _study(wanted, options, name, folder)
+        batch_size, images = _look(study, wanted, is_alone=address == cluster.LOCAL)
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
         left, room = [r for r in chosen if not (r.has_ended or teachers.is_lost(study, r))], None
         if left and spread.is_of_use(wanted, address, len(left)):
-            connected = spread.connected(wanted, study.folder, address, len(left), console.print)
+            connected = spread.connected(wanted, folder, address, len(left), console.print)
             room = stack.enter_context(connected)
         study.save()
-        teachers.bring(taught, study.folder, study.tracking_uri)
+        teachers.bring(_taught(wanted), folder, study.tracking_uri)
         what, where = _what(chosen, wanted, options["seeds"]), _where(left, wanted, room)
-        console.print(f"{what}, {where}, in {study.folder.uri}")
-        small = preflight.batch_note(sets.batch_size, len(sets.train))
+        console.print(f"{what}, {where}, in {folder.uri}")
+        small = preflight.batch_note(batch_size, images)
         if small:
             console.print(small)
-        writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
-        stopped, lost = None, ""
+        ending = _train(study, chosen, room, console)
+    if not ending.run_id:
+        console.print(f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(folder.uri)}")
+    if ending.lost:
+        console.print(ending.lost)
+    if ending.stopped or ending.lost:
+        console.print("stopped; the same command goes on from here")
+        return signals.exit_code(ending.stopped) if ending.stopped else NOTHING_FINISHED
+    return _conclude(study, ending.run_id, console)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """stopped: the signal that stopped it. lost: what it was lost for, empty when nothing was.
+    run_id: of MLflow, when that has all of it."""
+
+    stopped: KeyboardInterrupt | None
+    lost: str
+    run_id: str
+
+
+def _train(
+    study: Study, chosen: list[Record], room: spread.Room | None, console: Console
+) -> Ending:
+    """Trains what is left and closes all that was opened for it, whatever happens."""
+    writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
+    stopped, lost = None, ""
+    try:
+        desk = final.Desk(study, writer, console.print)
+        if room:
+            spread.train(study, chosen, desk, room)
+        else:
+            final.train(study, chosen, desk)
+    except KeyboardInterrupt as error:
+        stopped = error
+    except cluster.Lost as error:
+        lost = str(error)
+    except OSError as error:
+        lost = _unwritten(study, error)
+    with signals.held():  # whatever comes now, what was trained is on disk and its result is told
         try:
-            desk = final.Desk(study, writer, console.print)
-            if room:
-                spread.train(study, chosen, desk, room)
-            else:
-                final.train(study, chosen, desk)
-        except KeyboardInterrupt as error:
-            stopped = error
-        except cluster.Lost as error:
-            lost = str(error)
+            writer.close()
         except OSError as error:
             lost = _unwritten(study, error)
-        finally:
-            try:
-                writer.close()
-            except OSError as error:
-                lost = _unwritten(study, error)
-            mirrored = uploader.close(
-                _MLFLOW_PATIENCE_S,
-                give_up=lambda: stopped is None and signals.received() is not None,
-            )
-    if not mirrored:
-        console.print(
-            f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(study.folder.uri)}"
+        mirrored = uploader.close(
+            _MLFLOW_PATIENCE_S, give_up=lambda: stopped is None and signals.received() is not None
         )
-    if lost:
-        console.print(lost)
-    if stopped or lost:
-        console.print("stopped; the same command goes on from here")
-        return signals.exit_code(stopped) if stopped else NOTHING_FINISHED
-    return _conclude(study, uploader.run_id if mirrored else "", console)
+    return Ending(stopped, lost, uploader.run_id if mirrored else "")
 
 
 def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
@@ -141,13 +156,19 @@ def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
     return options, wanted
 
 
-def _study(wanted: SearchSpace, options: dict) -> Study:
-    """The training in the output folder, or a new one. Errors: ConfigError when it holds another
-    config."""
+def _place(wanted: SearchSpace, options: dict) -> tuple[str, Folder]:
+    """Name and folder of the training. Errors: ConfigError for a folder of something else."""
     origin = wanted.document.get("provenance") or {}
     name = _name(origin.get("study")) or wanted.name
     folder = Folder(options["output"] or Path("trained") / name)
     places.refuse_strangers(folder, "--output")
+    return name, folder
+
+
+def _study(wanted: SearchSpace, options: dict, name: str, folder: Folder) -> Study:
+    """The training in the folder, which is ours alone by now, or a new one. Errors: ConfigError
+    when it holds another config."""
+    origin = wanted.document.get("provenance") or {}
     if not records.is_study(folder):
         study = Study(name, "training", copy.deepcopy(wanted.document), wanted.name, folder=folder)
         study.versions, study.commit = versions(), git_commit()
@@ -162,6 +183,23 @@ def _study(wanted: SearchSpace, options: dict) -> Study:
     study.tracking_uri = options["tracking_uri"] or study.tracking_uri or default_uri()
     study.tracking_uri = absolute(study.tracking_uri)
     return study
+
+
+def _taught(wanted: SearchSpace) -> set[str | None]:
+    """What `method.teacher` is in the config and in those that it is compared with."""
+    return teachers.named(wanted) | teachers.asked(wanted.compare.values())
+
+
+def _look(study: Study, wanted: SearchSpace, is_alone: bool) -> tuple[int, int]:
+    """Looks at the images and at the teachers; returns the size of a batch and how many images
+    there are to train on. is_alone: whether this machine trains, else it keeps no images. Errors:
+    ConfigError."""
+    sets = preflight.load_data(wanted.fixed, final=True)
+    _same_images(study, sets.fingerprint())
+    teachers.check(_taught(wanted), sets, study.folder, study.tracking_uri)
+    if not is_alone:
+        data.forget()
+    return sets.batch_size, len(sets.train)
 
 
 def _same_images(study: Study, fingerprint: str) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from trainables import decoding, sharing, views
+from trainables import decoding, sharing, sources, views
 from trainables.bounds import Count, CountOrZero, NonNegative, Share
 from trainables.decoded import Decoded
 from trainables.images import SAMPLED, Files, Images, Source, sample
 from trainables.loading import Loader
 from trainables.memory import Shared
-from trainables.sources import READERS, DataError
+from trainables.sources import DataError
 
 _TEST_FRACTION = 0.2
 _TEST_SEED = 0  # the test part of a set that has none of its own is the same for every config
@@ -149,7 +149,7 @@ def _build(
         place = Path(root).expanduser().absolute()
     except RuntimeError as error:  # ~nobody
         raise DataError(f"{root}: {error}") from None
-    source = READERS[name](place, **dict(options))
+    source = sources.readers()[name](place, **dict(options))
     train, held_out = parts.of(source)
     decoded = Decoded((train, held_out), cache_gib) if isinstance(train, Files) else None
     mean, std = _statistics(train)

@@ -6,6 +6,7 @@ import pkgutil
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 class BrokenFile(ImportError):
@@ -24,6 +25,19 @@ def modules(package: ModuleType) -> dict[str, ModuleType]:
         m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")
     )
     return {name: _imported(package, name) for name in names}
+
+
+def listed(package: ModuleType) -> dict[str, Any]:
+    """Whatever the modules of a package list in their `__all__`, by name. Errors: BrokenFile."""
+    found = {}
+    for module in modules(package).values():
+        if not hasattr(module, "__all__"):
+            raise refuse(module, "it must list what it offers in __all__")
+        for name in module.__all__:
+            if not hasattr(module, name):
+                raise refuse(module, f"__all__ lists {name}, which it does not define")
+            found[name] = getattr(module, name)
+    return found
 
 
 def refuse(module: ModuleType, problem: str) -> BrokenFile:

@@ -91,21 +91,17 @@ def parameters(section: str, name: str | None) -> dict[str, inspect.Parameter]:
 def names(section: str) -> list[str]:
     """The names that a section's `name` may have; none for a section without one."""
     lists: dict[str, Callable[[], Iterable[str]]] = {
-        "data": lambda: sources.READERS,
+        "data": sources.readers,
         "model": models.builders,
         "method": methods.classes,
     }
     return sorted(lists[section]()) if section in lists else []
 
 
-def section_names() -> list[str]:
-    return list(_builders())
-
-
 def _builders() -> dict[str, Callable[[str | None], list[Callable]]]:
     """Section -> what its keys are the keyword arguments of, given its `name`."""
     return {
-        "data": lambda name: [data.build, sources.READERS[name]],
+        "data": lambda name: [data.build, sources.readers()[name]],
         "model": lambda name: [models.builders()[name]],
         "method": lambda name: [methods.classes()[name].__init__],
         "optim": lambda name: [optim.build],

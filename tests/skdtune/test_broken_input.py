@@ -487,6 +487,14 @@ EDITED = {
         [("cpu: 1", "cpu: 1, gpu: 1.5")],
         ["line 17: resources.gpu: 1.5 is not at least 0 and at most 1"],
     ),
+    "provenance with a number that no record holds": (
+        [("resources: {cpu: 1}", "provenance: {score: [1.0, .nan]}")],
+        ["provenance.score.1: nan is no finite number"],
+    ),
+    "a name with a slash": (
+        [("lr: 0.05", "lr: 0.05, a/b: {type: int, low: 0, high: 1}")],
+        ["trial.optim.a/b: a name has no slash"],
+    ),
     "provenance that is none": (
         [("resources: {cpu: 1}", "provenance: [a]")],
         ["line 17: provenance: must be a section: where the config came from"],

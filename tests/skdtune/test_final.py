@@ -1,6 +1,7 @@
 """Final training: the interval, the models that leave it, and an interruption that changes no
 bit."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from skdtune import conclusion, final, final_run, records
 from skdtune import train as train_program
 from skdtune.errors import ConfigError
 from skdtune.records import Study, Writer
+from skdtune.strict_yaml import dump
+from skdtune.train import Ending
 from trainables import data, metrics, shipping
 from trainables.sources import DataError
 from trainables.storage import Folder
@@ -281,6 +284,39 @@ def test_the_mlflow_model_loads_without_unpickling_and_gives_the_same_logits(tra
     logits = torch.load(tmp_path / "logits.pt", weights_only=True)
     assert torch.allclose(logits, expected, atol=1e-5)
     assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pickle", ".pth")]
+
+
+def test_of_what_has_finished_one_checkpoint_is_left_and_of_what_diverged_none(tmp_path):
+    study = training(tmp_path)
+    study.records["seed-1"].config["optim"] = {"lr": 1e30}
+    train(study)
+    found = records.load(Folder(tmp_path)).records
+    assert [record.status for record in found.values()] == ["finished", "diverged"]
+    last = tmp_path / found["seed-0"].checkpoint
+    assert [path for path in last.parent.iterdir() if path.is_dir()] == [last]
+    assert not (tmp_path / "checkpoints" / "seed-1").exists()
+
+
+def test_a_training_that_was_begun_meanwhile_is_gone_on_with(tmp_path, monkeypatch):
+    """By a process that ended while this one waited for the lock."""
+    config = tmp_path / "best.yaml"
+    config.write_text(dump({"trial": CONFIG}))
+    output = tmp_path / "out"
+    inner = train_program.lock.held
+
+    @contextlib.contextmanager
+    def held(folder, name):
+        study = Study("best", "training", {"trial": CONFIG}, "best", folder=folder, id="theirs")
+        final.add_seeds(study, CONFIG, 1)
+        study.save()
+        with inner(folder, name):
+            yield
+
+    monkeypatch.setattr(train_program.lock, "held", held)
+    monkeypatch.setattr(train_program, "_train", lambda study, *others: Ending(None, study.id, ""))
+    uri = f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db"
+    train_program.main([str(config), "--seeds=1", f"--output={output}", uri])
+    assert records.load(Folder(output)).id == "theirs"
 
 
 def test_seeds_of_other_images_are_not_mixed(tmp_path):

@@ -131,6 +131,28 @@ def test_a_password_is_refused_and_not_repeated(check: Any, scheme: str) -> None
     assert "S3CRET" not in str(refused.value)
 
 
+@pytest.mark.parametrize("check", [flags.tracking_uri, flags.storage])
+@pytest.mark.parametrize("option", ["password", "PWD", "sslpassword", "secret_key", "sas_token"])
+def test_a_password_among_the_options_of_a_uri_is_one_too(check: Any, option: str) -> None:
+    with pytest.raises(ValueError, match="a password does not belong in a URI") as refused:
+        check(f"postgresql://host/x?sslmode=require&{option}=S3CRET")
+    assert "S3CRET" not in str(refused.value)
+    check("postgresql://host/x?passfile=/home/me/.pgpass&sslkey=/home/me/key&region=r")
+
+
+@pytest.mark.parametrize(
+    ("uri", "where"),
+    [
+        ("https://me:pw@host", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql+psycopg://me:pw@host/x", "PGPASSWORD or ~/.pgpass"),
+        ("mysql+pymysql://me:pw@host/x", "read_default_file"),
+    ],
+)
+def test_where_a_password_belongs_is_said(uri: str, where: str) -> None:
+    with pytest.raises(ValueError, match=where):
+        flags.tracking_uri(uri)
+
+
 def test_edits_are_read_as_yaml() -> None:
     words = ["a.b=1e-3", "c=no", "d=[1, {x: 2}]", "e=", "f=x=y", "g=~/data"]
     assert flags.overrides(words)[0] == [

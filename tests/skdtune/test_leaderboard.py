@@ -317,6 +317,28 @@ def test_the_program_prints_the_newest_study(
     assert {path.name for path in tmp_path.iterdir()} == {"studies"}
 
 
+def test_without_a_name_the_newest_search_of_an_mlflow_is_meant(
+    mixed: Study, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/theirs.db"
+    older = builders.new_study(tmp_path / "a", name="older")
+    older.created = mixed.created - 100
+    trained = builders.new_study(tmp_path / "b", name="trained")
+    trained.kind, trained.created = "training", mixed.created + 100
+    from skdtune.tracking import Mirror
+
+    Mirror(older, uri).push(live=True)
+    no_search = f"sqlite:///{tmp_path}/no.db"
+    Mirror(trained, no_search).push(live=True)
+    with pytest.raises(ConfigError, match=f"STUDY: 1 problem\n  no search in {no_search}"):
+        leaderboard.main(["--tracking-uri", no_search])
+    for study in (trained, mixed):
+        Mirror(study, uri).push(live=True)
+    assert leaderboard.main(["--format", "json", "--tracking-uri", uri]) == 0
+    assert json.loads(capsys.readouterr().out)["study"] == "tiny"
+
+
 @pytest.mark.parametrize("how", ["tiny", "studies/tiny", "ABSOLUTE", "URI"])
 def test_a_study_is_found_by_name_folder_and_uri(
     how: str, mixed: Study, tmp_path: Path, monkeypatch: Any, capsys: Any

@@ -76,9 +76,9 @@ def test_epochs_without_a_scheduler_in_the_file_change_only_the_budget(tmp_path:
     assert "scheduler" not in wanted.document["search"]
 
 
-def test_a_grace_period_that_is_set_is_scaled_as_the_file_s_would_be() -> None:
+def test_a_grace_period_that_is_set_is_as_it_is_set() -> None:
     flags = ["--set=search.scheduler.grace_period=3", "--epochs=9"]
-    assert asked("quickstart", *flags).space.search.scheduler.grace_period == 1
+    assert asked("quickstart", *flags).space.search.scheduler.grace_period == 3
 
 
 def test_no_shipped_space_stops_a_trial_before_its_learning_rate_has_dropped() -> None:
@@ -100,7 +100,7 @@ def test_a_grace_period_beside_no_drop_that_is_known_keeps_its_share(optim: str)
     data = {"trial": {"epochs": 27, "optim": {}}, "search": {"scheduler": {"grace_period": 9}}}
     key, _, value = optim.partition("=")
     data["trial"]["optim"][key] = yaml.safe_load(value)
-    request._shorten(data, 9, None)
+    request._shorten(data, 9, None, False)
     assert data["search"]["scheduler"]["grace_period"] == 3
 
 
@@ -179,6 +179,11 @@ def test_a_study_that_exists_is_not_overwritten(flag: list[str]) -> None:
 
 
 class TestResume:
+    def test_one_that_is_not_there_is_all_that_is_told(self) -> None:
+        """Nobody has asked for the space that is taken when none is named."""
+        (found,) = problems("--resume", "--name=typo", "--set=trial.method.no_such=1")
+        assert found == "no study typo in ./studies to resume"
+
     def test_by_name_takes_the_space_of_the_study(self) -> None:
         saved("mine", 1.0)
         saved("newer", 2.0)

@@ -77,6 +77,41 @@ def test_behind_a_deferred_block_a_signal_raises_again():
         signal.raise_signal(signal.SIGINT)
 
 
+def test_what_is_held_is_done_though_one_has_come_before():
+    signals.listen(signals.stop)
+    with pytest.raises(signals.Stopped):
+        signal.raise_signal(signal.SIGTERM)
+    with signals.held():
+        done = True
+    assert done
+
+
+def test_a_held_stretch_in_a_deferred_one_leaves_that_deferred():
+    signals.listen(signals.stop)
+    with signals.deferred():
+        with signals.held():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received() == signal.SIGTERM
+
+
+def test_behind_all_that_is_done_one_changes_nothing_any_more():
+    """Python has forgotten its handlers by then."""
+    done = ending(
+        "from skdtune import errors",
+        "errors.begin()",
+        "class Late:",
+        "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):",
+        "        kill(pid, number)",
+        "late = Late()",
+        "late.itself = late",  # so that only the very end lets it go
+        "import gc",
+        "gc.freeze()",
+        "errors.run(lambda arguments: print('done') or 0)",
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
 def test_the_second_kills_whatever_the_program_is_doing():
     done = ending(
         "signals.listen(signals.stop)",

@@ -104,7 +104,7 @@ def reader(monkeypatch, error: BaseException) -> dict:
     def broken(root):
         raise error
 
-    monkeypatch.setitem(sources.READERS, "broken", broken)
+    monkeypatch.setattr(sources, "readers", lambda: {"broken": broken})
     return config(data={"name": "broken"})
 
 

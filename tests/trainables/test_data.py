@@ -44,7 +44,7 @@ def use(monkeypatch):
             made.append(Source(tuple("abcd"), numbered(counts), test, validation))
             return made[-1]
 
-        monkeypatch.setitem(sources.READERS, "mine", mine)
+        monkeypatch.setattr(sources, "readers", lambda: {"mine": mine})
         return made
 
     return use

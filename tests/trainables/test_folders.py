@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from skdtune import errors
-from trainables import methods, models
+from trainables import methods, models, sources
 from trainables.folders import BrokenFile, modules
 
 
@@ -52,7 +52,8 @@ def test_sound_files_are_found_and_hidden_ones_left_alone(folder: ModuleType) ->
     ("package", "find", "text", "problem"),
     [
         (methods, methods.classes, "x = 1\n", "it must define one Method, not 0"),
-        (models, models.builders, "x = 1\n", "it must list its backbones in __all__"),
+        (models, models.builders, "x = 1\n", "it must list what it offers in __all__"),
+        (sources, sources.readers, "x = 1\n", "it must list what it offers in __all__"),
         (models, models.builders, "__all__ = ['a']\n", "__all__ lists a, which it does not define"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from trainables.folders import modules, refuse
+from trainables.folders import listed
 
 # How a backbone takes its first steps: `imagenet` as published for 224x224, where most make a map
 # of 1/4 the image's side at once; `small`, for 32x32 and 64x64, keeps the side.
@@ -48,15 +48,7 @@ class Classifier(nn.Module):
 def builders() -> dict[str, Callable[..., Classifier]]:
     """Every backbone by name: a function `(classes, channels, *, options)` that returns a
     `Classifier`. One with two stems has an option `stem`. Errors: BrokenFile."""
-    found = {}
-    for family in modules(sys.modules[__name__]).values():
-        if not hasattr(family, "__all__"):
-            raise refuse(family, "it must list its backbones in __all__")
-        for name in family.__all__:
-            if not hasattr(family, name):
-                raise refuse(family, f"__all__ lists {name}, which it does not define")
-            found[name] = getattr(family, name)
-    return found
+    return listed(sys.modules[__name__])
 
 
 def build(name: str, classes: int, image_shape: tuple[int, int, int], **options) -> Classifier:

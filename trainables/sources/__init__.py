@@ -5,15 +5,13 @@ import sys
 from collections.abc import Callable
 
 from trainables.decoding import DataError
-from trainables.folders import modules
-from trainables.images import Images, Source
+from trainables.folders import listed
+from trainables.images import Source
 
-__all__ = ["READERS", "DataError", "Images", "Source"]
+__all__ = ["DataError", "readers"]
 
-# A reader is a function `(root, *, options)` that returns the set as it came, checked and not yet
-# split.
-READERS: dict[str, Callable[..., Source]] = {
-    name: getattr(family, name)
-    for family in modules(sys.modules[__name__]).values()
-    for name in family.__all__
-}
+
+def readers() -> dict[str, Callable[..., Source]]:
+    """Every data set by name: a function `(root, *, options)` that returns the set as it came,
+    checked and not yet split. Errors: BrokenFile."""
+    return listed(sys.modules[__name__])

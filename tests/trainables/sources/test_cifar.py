@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torchvision
 
-from trainables.sources import DataError, Source
+from trainables.images import Source
+from trainables.sources import DataError
 from trainables.sources.cifar import read
 
 

@@ -11,7 +11,7 @@ from tests.trainables import layouts
 from tests.trainables.layouts import BIRDS, BREEDS, WNIDS, cut, matlab_list
 from trainables import data, decoding
 from trainables.images import Files, Images
-from trainables.sources import READERS, DataError
+from trainables.sources import DataError, readers
 
 MAKERS = {
     name: getattr(layouts, name)
@@ -39,7 +39,7 @@ def labels(part: Files | Images) -> dict[int, int]:
 
 
 def test_cub200_has_the_official_split(tmp_path):
-    source = READERS["cub200"](layouts.cub200(tmp_path))
+    source = readers()["cub200"](layouts.cub200(tmp_path))
     assert source.classes == BIRDS
     assert labels(source.train) == {number: number * 7 % 3 for number in range(7, 19)}
     assert labels(source.test()) == {number: number * 7 % 3 for number in range(1, 7)}
@@ -47,14 +47,14 @@ def test_cub200_has_the_official_split(tmp_path):
 
 
 def test_stanford_dogs_has_the_official_split(tmp_path):
-    source = READERS["stanford_dogs"](layouts.stanford_dogs(tmp_path))
+    source = readers()["stanford_dogs"](layouts.stanford_dogs(tmp_path))
     assert source.classes == ("Chihuahua", "German_short-haired_pointer", "Basset")
     assert labels(source.train) == {number: number % 3 for number in range(12)}
     assert labels(source.test()) == {number: number % 3 for number in range(12, 18)}
 
 
 def test_caltech101_leaves_out_the_folder_that_is_no_class(tmp_path):
-    source = READERS["caltech101"](layouts.caltech101(tmp_path))
+    source = readers()["caltech101"](layouts.caltech101(tmp_path))
     assert source.classes == ("Faces", "accordion", "yin_yang")
     assert source.test is None
     found = labels(source.train)
@@ -75,20 +75,20 @@ def test_caltech101_gets_a_test_part_that_no_search_sees(tmp_path):
 
 
 def test_imagenet_labels_follow_the_sorted_wnids_and_val_is_the_test_part(tmp_path):
-    source = READERS["imagenet"](layouts.imagenet(tmp_path))
+    source = readers()["imagenet"](layouts.imagenet(tmp_path))
     assert source.classes == WNIDS
     assert labels(source.train) == {number: number // 8 for number in range(24)}
     assert labels(source.test()) == {100 + number: number // 2 for number in range(6)}
 
 
 def test_imagenet_stays_files_however_small(tmp_path):
-    source = READERS["imagenet"](layouts.imagenet(tmp_path), image_size=32)
+    source = readers()["imagenet"](layouts.imagenet(tmp_path), image_size=32)
     assert isinstance(source.train, Files)
     assert source.train.image_shape == (3, 32, 32)
 
 
 def test_tiny_imagenet_reads_val_by_its_annotations(tmp_path):
-    source = READERS["tiny_imagenet"](layouts.tiny_imagenet(tmp_path))
+    source = readers()["tiny_imagenet"](layouts.tiny_imagenet(tmp_path))
     tench, goldfish, crane = source.classes
     assert (tench, goldfish, crane) == ("tench", "goldfish, Carassius auratus", "crane")
     assert source.train.pixels.shape == (12, 3, 64, 64)
@@ -100,7 +100,7 @@ def test_classes_that_mean_the_same_word_are_told_apart(tmp_path):
     layouts.tiny_imagenet(tmp_path)
     words = tmp_path / "words.txt"
     words.write_text(words.read_text().replace("tench", "crane"))
-    classes = READERS["tiny_imagenet"](tmp_path).classes
+    classes = readers()["tiny_imagenet"](tmp_path).classes
     assert classes[0] == f"crane ({WNIDS[0]})"
     assert classes[2] == f"crane ({WNIDS[2]})"
 
@@ -125,14 +125,14 @@ def test_a_search_splits_validation_from_train_and_never_reads_the_test_part(tmp
 
 @every
 def test_small_images_are_read_as_pixels_unless_there_are_millions(tmp_path, name):
-    source = READERS[name](MAKERS[name](tmp_path), image_size=16)
+    source = readers()[name](MAKERS[name](tmp_path), image_size=16)
     assert isinstance(source.train, Files if name == "imagenet" else Images)
 
 
 @pytest.mark.parametrize(("name", "below"), SUBFOLDERS.items())
 def test_the_set_may_lie_in_the_folder_that_its_archive_makes(tmp_path, name, below):
-    whole = READERS[name](MAKERS[name](tmp_path / "here"))
-    found = READERS[name](MAKERS[name](tmp_path / "data" / below).parent)
+    whole = readers()[name](MAKERS[name](tmp_path / "here"))
+    found = readers()[name](MAKERS[name](tmp_path / "data" / below).parent)
     assert found.classes == whole.classes
     assert numbers(found.train) == numbers(whole.train)
 

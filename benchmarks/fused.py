@@ -9,7 +9,8 @@ of data made once. The trials here are Tf-KD_reg, each with a weight, rate, deca
 own. Side by side, on the same batches of 128 images of 32x32, in turn in another order every round:
   fused      K trials in one step
   in turn    the same K trials, one step each, one after the other
-  processes  K processes that train one trial each at the same time (on a GPU: they share it)
+  processes  K processes that train one trial each at the same time (on a GPU: they share it,
+             through CUDA MPS where it can be started; the other two train without it)
 The figure is images/s in sum; a ratio compares two figures of the same round. First it is shown
 that after three steps in float64 the fused trials are where the separate ones are. bfloat16 by
 autocast where the device has it, but for the fused trials' batch norm, else float32. --steps: of a

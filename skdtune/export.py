@@ -1,4 +1,5 @@
-"""A winning trial to best.yaml: `python -m skdtune.export [STUDY]`, or `document(study)`."""
+"""The winning trial, or another, to best.yaml: `python -m skdtune.export [STUDY]`, or
+`document(study)`."""
 
 if __name__ == "__main__":  # before the imports, which take seconds and read the environment
     from skdtune import errors
@@ -8,26 +9,29 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 from itertools import count
 from pathlib import Path
 
-from skdtune import comparison, flags, teachers
+from skdtune import comparison, flags, records, teachers
 from skdtune.errors import ConfigError, run
-from skdtune.leaderboard import Board, rank
+from skdtune.leaderboard import Board, Row, rank
 from skdtune.records import Study
 from skdtune.strict_yaml import dump
+from trainables.sections import nearest
 from trainables.storage import Folder
 
 
-def document(study: Study) -> dict:
-    """The winner as a space with nothing left to search, and where it came from.
-    Errors: ConfigError when no trial came to its full budget, and for a final training."""
+def document(study: Study, trial: str | None = None) -> dict:
+    """The winner, or the trial of that key, as a space with nothing left to search, and where it
+    came from. Errors: ConfigError when it has not come to its full budget, or there is none that
+    has, and for a final training."""
     if study.kind != "search":
         problem = "it is a final training; what it trained stands in the config that it was given"
         raise ConfigError(f"study {study.name}", [problem])
     board = rank(study)
-    if board.winner is None:
+    row = board.winner if trial is None else _row(board, trial)
+    if row is None:
         raise ConfigError(
             f"study {study.name}", ["no trial of the search has come to its full budget yet"]
         )
-    record = board.winner.record
+    record = row.record
     origin = {
         "study": study.name,
         "study_id": study.id,
@@ -35,7 +39,7 @@ def document(study: Study) -> dict:
         "trial": record.key,
         "role": record.role,
         "searched": dict(record.params),
-        "search_score": _score(board),
+        "search_score": _score(board.metric, row),
         "search_seeds": 1 + max(r.seed for r in study.records.values()) - record.seed,
         "trials": len(board.rows),
         "tracking_uri": study.tracking_uri,
@@ -56,30 +60,43 @@ def document(study: Study) -> dict:
     return {"trial": config, **compared, **resources, "provenance": origin}
 
 
-def _score(board: Board) -> dict[str, float | None]:
-    winner = board.winner
-    mean = {} if winner.mean is None else {"mean": winner.mean, "seeds": winner.seeds}
-    return {board.metric: winner.score, **mean, "gain_over_baseline": winner.gain}
+def _row(board: Board, trial: str) -> Row:
+    """Errors: ConfigError when the trial is not there, or did not come to its full budget."""
+    row = next((row for row in board.rows if row.key == trial), None)
+    if row is None:
+        problem = f"{trial!r}: study {board.study} has no such trial"
+        raise ConfigError("--trial", [problem + nearest(trial, [r.key for r in board.rows])])
+    record = row.record
+    if record.status != records.FINISHED:
+        seen = f"{record.epoch} of {record.config['epochs']} epochs"
+        raise ConfigError("--trial", [f"trial {trial} is {record.status} after {seen}"])
+    return row
 
 
-def text(study: Study) -> str:
+def _score(metric: str, row: Row) -> dict[str, float | None]:
+    mean = {} if row.mean is None else {"mean": row.mean, "seeds": row.seeds}
+    return {metric: row.score, **mean, "gain_over_baseline": row.gain}
+
+
+def text(study: Study, trial: str | None = None) -> str:
     """best.yaml's content."""
     head = (
         "# Found by a search; train it: python -m skdtune.train best.yaml --seeds 3\n"
         "# What stands under `compare` is trained beside it; without it: --set compare=null\n"
     )
-    return head + dump(document(study))
+    return head + dump(document(study, trial))
 
 
 def main(arguments: list[str]) -> int:
     parser = flags.Parser("skdtune.export", __doc__)
     parser.study()
     parser.tracking_uri()
+    parser.option("--trial", "of the search, by its key (default: the winner)", metavar="KEY")
     parser.option("--output", "file to write (default: best.yaml)", default="best.yaml")
     options = parser.parse(arguments)
     from skdtune.finding import find
 
-    content = text(find(options["study"], options["tracking_uri"]))
+    content = text(find(options["study"], options["tracking_uri"]), options["trial"])
     path = Path(options["output"])
     try:
         kept = _moved_aside(path, content)

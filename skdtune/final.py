@@ -135,6 +135,8 @@ class Desk:
         if "report" in event:
             record.add(event["report"])
             record.checkpoint = event["checkpoint"]
+        new = [line for line in event.get("warnings", []) if line not in record.warnings]
+        record.warnings += new
         self.writer.put(record)
         if "report" in event and time.monotonic() - self._said > _LINE_EVERY_S:
             self._said = time.monotonic()

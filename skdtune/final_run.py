@@ -54,7 +54,8 @@ def events(
         raise UnfitNode(f"the images or labels on {socket.gethostname()} are not the training's")
     yield {"device": training.place, "host": socket.gethostname()}
     for report in training.epochs(checkpoints, beat):
-        yield {"report": report, "checkpoint": f"{place}/{checkpoints.newest}"}
+        newest = f"{place}/{checkpoints.newest}"
+        yield {"report": report, "checkpoint": newest, "warnings": list(checkpoints.skipped)}
     model = task["config"]["model"]
     if task["ships"]:
         _save_models(Path(folder.local) / MODELS / task["key"], model, training)

@@ -8,6 +8,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import csv
 import io
 import json
+import re
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from skdtune.errors import run
 from skdtune.ranking import Standing, ranked_by
 from skdtune.records import Record, Study
 
+_MOST_FAILURES, _LONGEST_ERROR = 3, 300
+_NUMBER = re.compile(r"[0-9][0-9.]*")  # of an epoch, of bytes: another one in each
 _VALUES = "searched values"
 _MEAN = "mean (seeds)"
 _REFERENCES = (records.DEFAULT, records.FIRST)
@@ -114,7 +117,12 @@ def as_json(board: Board) -> str:
         else "scores on the test set, run by run; what they come to is in result.json",
         **{role: row.key if row else None for role, row in _references(board).items()},
         "trials": [
-            _flat(board, row) | {"params": row.record.params, "metrics": row.record.last}
+            {
+                **_flat(board, row),
+                "error": row.record.error,
+                "params": row.record.params,
+                "metrics": row.record.last,
+            }
             for row in board.rows
         ],
     }
@@ -152,8 +160,24 @@ def show(board: Board, console: Console) -> None:
         style = "bold" if row is board.winner else None
         table.add_row(*map(escape, cells(board, row)), style=style)
     console.print(table)
-    for line in summary(board):
+    for line in [*_failures(board), *summary(board)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _failures(board: Board) -> list[str]:
+    """What became of the trials without a result, the first of each kind."""
+    lines, more = [], 0
+    kinds: set[tuple[str, str]] = set()
+    for record in sorted((row.record for row in board.rows), key=lambda record: record.key):
+        if record.status not in (records.DIVERGED, records.FAILED):
+            continue
+        kind = record.status, _NUMBER.sub("#", record.error)
+        if kind in kinds or len(kinds) == _MOST_FAILURES:
+            more += 1
+            continue
+        kinds.add(kind)
+        lines.append(f"trial {record.key} {record.status}: {record.error[:_LONGEST_ERROR]}")
+    return [*lines, f"... and {more} more that diverged or failed"] if more else lines
 
 
 def columns(board: Board) -> list[str]:

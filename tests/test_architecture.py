@@ -1,4 +1,4 @@
-"""The rules of docs/design.md that no other test would miss: who imports whom, what an import does,
+"""The rules of the design that no other test would miss: who imports whom, what an import does,
 how long a file is, what a wheel and the lock file hold."""
 
 import ast

@@ -46,12 +46,12 @@ class UnfitNode(OSError):
 class ClassifierTrial(tune.Trainable):
     """Trains one config; an epoch a step.
 
-    The config Tune hands over is `{"trial": the config, "run": {"key", "study", "after",
-    "identity", "threads", "device", "session", "images", "silence_s", "watched"}}`: the trial's
-    key, the study's folder, the last epoch the study has on record, whose its checkpoints are, CPU
-    threads, `cpu` or `cuda`, which run of the study this is, the fingerprint of the images that it
-    trains on (None: any), how long a batch, or all before the first, may take before the process
-    counts as hung, and which metrics sampler and scheduler go by.
+    Tune hands over `{"trial": its config, "run": {...}}`. What stands in `run`: key, of the trial;
+    identity, whose its checkpoints are; role and beside, for the scheduler; study, its folder;
+    after, the last epoch that it has on record; threads, of the CPU; device, `cpu` or `cuda`;
+    session, which run of the study this is; images, the fingerprint of those that it trains on
+    (None: any); silence_s, how long a batch, or all before the first, may take before the process
+    counts as hung; watched, the metrics that sampler and scheduler go by.
 
     It looks for its own checkpoints, so a retry, a resumed study and a lost node are all one path,
     and reports each epoch that the record lacks without training it again. The process is reused:

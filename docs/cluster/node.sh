@@ -241,7 +241,7 @@ stop_mlflow() {
 
 stop_all() {
   end_processes KILL 'ray/autoscaler/(_private|v2)/monitor\.py' # it would start the workers again
-  end_processes TERM '^[^ ]*python[0-9.]* (-[^ ]+ )*-m skdtune\.search( |$)' # they end resumable
+  end_processes TERM '^[^ ]*python[0-9.]* (-[^ ]+ )*-m skdtune\.(search|train)( |$)' # they end resumable
   if [[ -f $LAUNCHER_CONFIG && -f $LAUNCHER_KEY ]]; then stop_workers; fi
   leave
 }

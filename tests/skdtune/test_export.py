@@ -43,6 +43,27 @@ def test_the_winner_s_config_is_read_back_with_nothing_left_to_search(
         assert best.fixed[section][key] == value
 
 
+def test_another_trial_than_the_winner_is_exported_by_its_key(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = rank(study)
+    other = next(row for row in board.rows if row is not board.winner and row.gain is not None)
+    assert export.main(["tiny", "--trial", other.key]) == 0
+    found = space.load(tmp_path / "best.yaml")
+    assert found.fixed == other.record.config
+    origin = found.document["provenance"]
+    assert (origin["trial"], origin["search_score"]["val/accuracy"]) == (other.key, other.score)
+
+
+def test_a_trial_that_cannot_be_exported_is_refused(study: Study) -> None:
+    stopped = next(r for r in study.records.values() if r.status == records.STOPPED)
+    with pytest.raises(ConfigError, match=rf"trial {stopped.key} is stopped after 2 of 4 epochs"):
+        export.document(study, stopped.key)
+    with pytest.raises(ConfigError, match="'000': study tiny has no such trial; did you mean 000"):
+        export.document(study, "000")
+
+
 def test_every_bit_of_a_float_survives(study: Study, tmp_path: Path) -> None:
     winner = rank(study).winner.record
     winner.config["optim"] = {"lr": 0.1 + 0.2, "weight_decay": 1e-7, "clip_norm": 1e22}

@@ -296,6 +296,23 @@ def test_a_narrow_terminal_loses_no_trial(mixed: Study) -> None:
     assert [key for key in mixed.records if key not in text] == []
 
 
+def test_why_trials_have_no_result_is_told_once_for_each_kind(mixed: Study) -> None:
+    errors = ["loss 1.5 is too large", "loss 27 is too large", "no such file"]
+    found = list(mixed.records.values())[-3:]
+    for record, error in zip(found, errors, strict=True):
+        record.status, record.error = FAILED, error
+    for record in list(mixed.records.values())[:-3]:
+        record.error = ""
+        record.status = DONE if record.status in (FAILED, DIVERGED) else record.status
+    text = shown(rank(mixed))
+    assert f"trial {found[0].key} failed: loss 1.5 is too large" in text
+    assert f"trial {found[2].key} failed: no such file" in text
+    assert "loss 27" not in text
+    assert "... and 1 more that diverged or failed" in text
+    trials = json.loads(leaderboard.as_json(rank(mixed)))["trials"]
+    assert {trial["error"] for trial in trials} == {"", *errors}
+
+
 @pytest.mark.parametrize("form", ["json", "csv", "table"])
 def test_the_program_prints_the_newest_study(
     form: str, mixed: Study, tmp_path: Path, monkeypatch: Any, capsys: Any

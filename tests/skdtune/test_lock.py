@@ -143,13 +143,7 @@ def test_the_refusal_names_study_host_process_and_place(tmp_path):
     ):
         pass
     text = str(caught.value)
-    for part in (
-        "my study",
-        f"process {os.getpid()}",
-        socket.gethostname(),
-        str(tmp_path),
-        "--name",
-    ):
+    for part in ("my study", f"process {os.getpid()}", socket.gethostname(), str(tmp_path)):
         assert part in text
     assert time.strftime("%Y-%m-%d") in text
 

@@ -29,7 +29,7 @@ trial:
   optim: {}
   epochs: 3
 """
-# methods.md, section 1.3: the defaults of LightSKD's released code
+# the defaults of LightSKD's released code, as trainables/methods/drg_dsr.py cites them
 AUTHORS = {"alpha": 0.2, "drg_temperature": 4.0, "aux_weight": 1.0, "stage": 2, "beta": 1.0}
 AUTHORS |= {"dsr_temperature": 4.0, "variant": "drg_dsr", "carry_across_epochs": False}
 

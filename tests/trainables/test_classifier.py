@@ -104,7 +104,8 @@ def reader(monkeypatch, error: BaseException) -> dict:
     def broken(root):
         raise error
 
-    monkeypatch.setattr(sources, "readers", lambda: {"broken": broken})
+    known = {**sources.readers(), "broken": broken}
+    monkeypatch.setattr(sources, "readers", lambda: known)
     return config(data={"name": "broken"})
 
 

@@ -44,7 +44,8 @@ def use(monkeypatch):
             made.append(Source(tuple("abcd"), numbered(counts), test, validation))
             return made[-1]
 
-        monkeypatch.setattr(sources, "readers", lambda: {"mine": mine})
+        known = {**sources.readers(), "mine": mine}
+        monkeypatch.setattr(sources, "readers", lambda: known)
         return made
 
     return use

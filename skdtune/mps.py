@@ -1,4 +1,9 @@
-"""CUDA MPS, which lets the trials on one GPU run at the same moment; without it they take turns."""
+"""CUDA MPS, which lets the trials on one GPU run at the same moment; without it they take turns.
+
+    python -m skdtune.mps FOLDER
+
+starts it on a node of a cluster, its files in FOLDER, and leaves it running; exit code 1 where no
+process gets at a GPU through it. The environment of its clients must name the folder."""
 
 import contextlib
 import os
@@ -39,18 +44,20 @@ def serving(is_wanted: bool) -> Iterator[bool]:
         return
     # the daemon may write a last line into it while it is removed
     with tempfile.TemporaryDirectory(prefix="skdtune-mps-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(dict.fromkeys(_PLACES, folder))
-        started = _said("-d")
-        try:
-            if started and _is_of_use():
+        if _start(folder):
+            try:
                 yield True
-                return
-        finally:
-            if started:
-                _said(words="quit -t 5\n")
-            for place in _PLACES:
-                os.environ.pop(place, None)
+            finally:
+                _end()
+            return
     yield False
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m skdtune.mps FOLDER", file=sys.stderr)
+        return 2
+    return 0 if _start(arguments[0]) else 1
 
 
 def note(is_served: bool) -> str:
@@ -58,6 +65,24 @@ def note(is_served: bool) -> str:
     if is_served:
         return "trials share a GPU through CUDA MPS"
     return "trials share a GPU in turns: there is no CUDA MPS here"
+
+
+def _start(folder: str) -> bool:
+    """Whether there is a daemon now that a process can use; else it is ended again."""
+    os.environ.update(dict.fromkeys(_PLACES, folder))
+    is_of_use = False
+    try:
+        is_of_use = _said("-d") and _is_of_use()
+    finally:
+        if not is_of_use:
+            _end()
+    return is_of_use
+
+
+def _end() -> None:
+    _said(words="quit -t 5\n")
+    for place in _PLACES:
+        os.environ.pop(place, None)
 
 
 def _said(*arguments: str, words: str = "") -> bool:
@@ -93,3 +118,7 @@ def _succeeds(
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

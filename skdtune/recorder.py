@@ -28,6 +28,10 @@ _NUMBER = re.compile(r"\d[\d.]*")  # of a process, of bytes: another one in each
 class Recorder(tune.Callback):
     """Keeps the records of a running study.
 
+    Of a trial's end Tune tells the sampler first: what that has put back into the plan has not
+    ended. Else it is the outcome that the trial reports, `stopped` when it reports none, or
+    `failed` when its process is given up; while the search is being stopped a trial without an
+    outcome is `interrupted`.
     doubt: called when a trial has failed in a way that may be its node's."""
 
     def __init__(

@@ -13,7 +13,7 @@ usage: node.sh COMMAND [ARGUMENTS]
   mlflow        the MLflow server on 127.0.0.1:5000, in the foreground, as soon as no other uses its
                 database; ARGUMENTS go to it
   stop          on the head: ends the searches, Ray on every machine, and MLflow
-  leave         ends Ray and MLflow on this machine alone
+  leave         ends Ray, MLflow and CUDA MPS on this machine alone
 
 From the environment: SKDTUNE_VENV (~/skdtune-venv), SKDTUNE_SHARED (/shared: the folder that every
 machine sees), SKDTUNE_LOCAL (/tmp: a folder of this machine alone), SKDTUNE_PYTHON (python3),
@@ -32,6 +32,7 @@ LAUNCHER_KEY=$HOME/ray_bootstrap_key.pem
 # Not in the home, which may be that of many machines. Each folder is its own lock.
 MLFLOW=$LOCAL/skdtune-mlflow-$EUID # log and pid of the server that `head` keeps running
 WATCH=$LOCAL/skdtune-watch-$EUID   # log of what watches a rented worker
+MPS=$LOCAL/skdtune-mps-$EUID       # socket and log of the daemon that lets trials share a GPU
 
 refuse() {
   echo "node.sh: $*" >&2
@@ -116,7 +117,28 @@ start_worker() {
     setsid bash "$HERE/node.sh" watch </dev/null >>"$WATCH/log" 2>&1 &
   fi
   end_ray
+  end_mps
+  start_mps
   ray start --address="$RAY_HEAD_IP:6379" --object-store-memory=1000000000 --disable-usage-stats "$@"
+}
+
+# Trials on one GPU run at the same moment through CUDA MPS, where the driver brings it and a process
+# gets at the GPU through it; else they take turns. Whoever has set its folder, if only to an empty
+# name, wants none of ours.
+start_mps() {
+  if [[ -n ${CUDA_MPS_PIPE_DIRECTORY+set} ]] || ! command -v nvidia-cuda-mps-control >/dev/null; then return; fi
+  own_folder "$MPS"
+  if python -m skdtune.mps "$MPS"; then
+    export CUDA_MPS_PIPE_DIRECTORY=$MPS CUDA_MPS_LOG_DIRECTORY=$MPS # for Ray's processes
+  else
+    echo "node.sh: trials that share a GPU take turns here: CUDA MPS cannot be used; see $MPS" >&2
+  fi
+}
+
+end_mps() {
+  if ! is_own "$MPS" || ! command -v nvidia-cuda-mps-control >/dev/null; then return; fi
+  CUDA_MPS_PIPE_DIRECTORY=$MPS CUDA_MPS_LOG_DIRECTORY=$MPS \
+    timeout 20 nvidia-cuda-mps-control >/dev/null 2>&1 <<<"quit -t 5" || true
 }
 
 # Only the head ends machines that are rented, and it may be lost: its workers' Ray ends within a
@@ -282,6 +304,7 @@ launcher_config() {
 leave() {
   stop_mlflow
   end_ray --force
+  end_mps
 }
 
 # ------------------------------------------------------------------------------------ commands

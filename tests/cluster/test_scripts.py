@@ -158,6 +158,33 @@ def test_a_worker_joins_the_head_with_the_token(tools: Path) -> None:
     assert start.endswith(" --num-gpus=1")
 
 
+def test_trials_of_a_worker_share_a_gpu_through_mps_where_it_works(tools: Path) -> None:
+    home, place = tools.parent, tools.parent / f"skdtune-mps-{os.geteuid()}"
+    shows = 'echo "${CUDA_MPS_PIPE_DIRECTORY-none} $*" >>~/ray.calls'
+    (tools / "ray").write_text(f"#!/bin/sh\n{shows}\n")
+    said = 'echo "$(cat) $CUDA_MPS_PIPE_DIRECTORY" >>~/mps.calls'
+    (tools / "nvidia-cuda-mps-control").write_text(f"#!/bin/sh\n{said}\n")
+    (tools / "nvidia-cuda-mps-control").chmod(0o755)
+    for works, seen in ((False, "none"), (True, str(place))):
+        (tools / "python").write_text(
+            f"#!/bin/sh\necho $* >>~/python.calls\n{str(works).lower()}\n"
+        )
+        (tools / "python").chmod(0o755)
+        worker = _with_tools(tools, "worker")
+        assert worker.returncode == 0, worker.stderr
+        assert ("take turns here" in worker.stderr) == (not works)
+        start = (home / "ray.calls").read_text().splitlines()[-1]
+        assert start.startswith(f"{seen} start --address=10.0.0.1:6379 ")
+    assert (home / "python.calls").read_text() == f"-m skdtune.mps {place}\n" * 2
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert _with_tools(tools, "worker", CUDA_MPS_PIPE_DIRECTORY="").returncode == 0
+    assert (home / "ray.calls").read_text().splitlines()[-1].startswith(" start --address")
+    assert _with_tools(tools, "leave").returncode == 0
+    assert (
+        home / "mps.calls"
+    ).read_text() == f"quit -t 5 {place}\n" * 3  # of before, and at the end
+
+
 def test_a_rented_worker_ends_itself_when_ray_is_gone(tools: Path) -> None:
     """After fifteen looks in a row that find no raylet, by one watchdog, which outlives the shell
     that started it; a raylet that is back in time is enough."""

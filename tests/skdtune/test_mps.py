@@ -86,7 +86,9 @@ def test_one_that_does_not_start_is_done_without(tmp_path):
     stand_in(tmp_path, 1)
     with mps.serving(True) as served:
         assert not served
-    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["-d", "quit"]
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
 def test_without_a_driver_or_a_wish_there_is_none(tmp_path, monkeypatch):
@@ -107,6 +109,18 @@ def test_one_that_runs_already_is_used(tmp_path, monkeypatch):
         assert served
     assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == "/somewhere"
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(("code", "asked"), [(0, ["-d"]), (1, ["-d", "quit"])])
+def test_on_a_node_of_a_cluster_it_is_left_running_where_it_is_of_use(tmp_path, code, asked):
+    stand_in(tmp_path, code)
+    assert mps.main([str(tmp_path / "here")]) == code
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == asked
+    assert {line.split()[-1] for line in lines} == {str(tmp_path / "here")}
+    for place in mps._PLACES:
+        os.environ.pop(place, None)
+    assert mps.main([]) == 2
 
 
 def test_an_empty_name_of_its_directory_is_a_no(tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def as_json(board: Board) -> str:
         "trials": [
             {
                 **_flat(board, row),
-                "error": row.record.error,
+                "error": _printable(row.record.error),
                 "params": row.record.params,
                 "metrics": row.record.last,
             }
@@ -176,7 +176,8 @@ def _failures(board: Board) -> list[str]:
             more += 1
             continue
         kinds.add(kind)
-        lines.append(f"trial {record.key} {record.status}: {record.error[:_LONGEST_ERROR]}")
+        told = _printable(record.error[:_LONGEST_ERROR])
+        lines.append(f"trial {record.key} {record.status}: {told}")
     return [*lines, f"... and {more} more that diverged or failed"] if more else lines
 
 
@@ -318,6 +319,11 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "gain": row.gain,
         **({"mean": row.mean, "seeds": row.seeds} if _has_finalists(board) else {}),
     }
+
+
+def _printable(text: str) -> str:
+    """What is no text, such as a byte of a file's name, by its number."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _number(value: float | None) -> str:

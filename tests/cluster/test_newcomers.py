@@ -90,6 +90,11 @@ def test_a_node_that_is_mended_is_used_again(cluster, tmp_path, monkeypatch):
         assert said[1].endswith("is well now and used again")
         assert sum(node["cpu"] for node in watched.usable()) == 1 + 2
         wait_for(lambda: ray.available_resources().get("CPU") == 3, 60, "its room to be free")
+        shutil.rmtree(tmp_path / "bare" / "images")  # as when a share is lost
+        watched.doubt()  # as when a trial has failed there
+        wait_for(lambda: len(said) > 2, 90, "the node to be looked at once more")
+        assert "is left out: " in said[2]
+        assert "bare/images: no such folder" in said[2]
     finally:
         watched.close()
         ray.shutdown()

@@ -152,7 +152,8 @@ class Desk:
         if status == records.DIVERGED:  # they would lead there again
             record.checkpoint = ""
         self.writer.put(record)
-        if status == records.DIVERGED or record.checkpoint:
+        has_spare = status == records.FINISHED and record.checkpoint
+        if status == records.DIVERGED or has_spare:
             self.writer.discard(record)
         if status == records.FINISHED:
             self.say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")

@@ -51,7 +51,8 @@ def prepare(
     asked, _ = capacity.fitted(space.resources, capacity.offered(), address, growth)
     if wait:
         _wait_for_room(asked, say)
-    asked, note = capacity.spread(asked, capacity.offered(), wanted, growth is not None)
+    grows = growth is not None and growth.on_demand
+    asked, note = capacity.spread(asked, capacity.offered(), wanted, grows)
     config = space.config(space.first_values(space.first_trials()[0]))
     inspect = partial(Inspection, config, facts["fingerprint"], folder, asked, flag)
     nodes = [n for n in ray.nodes() if n["Alive"] and capacity.room(asked, capacity.of(n))]

@@ -114,14 +114,18 @@ def check(teachers: set[str | None], sets: Sets, folder: Folder, tracking_uri: s
 
 
 def bring(teachers: set[str | None], folder: Folder, tracking_uri: str) -> None:
-    """Copies into the study what it does not hold yet. Errors: OSError, ValueError."""
+    """Copies into the study what it does not hold yet. Errors: ConfigError."""
     for teacher in teachers - {None}:
         place = _place(folder, teacher)
         if place.exists(shipping.DESCRIPTION):
             continue
-        with _found(teacher, tracking_uri) as source:
-            for name in (shipping.WEIGHTS, shipping.DESCRIPTION):
-                place.write(name, source.read(name))
+        try:
+            with _found(teacher, tracking_uri) as source:
+                for name in (shipping.WEIGHTS, shipping.DESCRIPTION):
+                    place.write(name, source.read(name))
+        except (OSError, ValueError) as error:
+            problem = f"{teacher} cannot be copied to {folder.uri}: {error}"
+            raise ConfigError("trial.method.teacher", [problem]) from None
 
 
 def has_own(folder: Folder, own: str = _OWN) -> bool:

@@ -102,14 +102,17 @@ def _train(
         lost = str(error)
     except OSError as error:
         lost = _unwritten(study, error)
-    with signals.held():  # whatever comes now, what was trained is on disk and its result is told
-        try:
-            writer.close()
-        except OSError as error:
-            lost = _unwritten(study, error)
-        mirrored = uploader.close(
-            _MLFLOW_PATIENCE_S, give_up=lambda: stopped is None and signals.received() is not None
-        )
+    finally:
+        with signals.held():  # whatever comes now, what was trained is kept and its result told
+            try:
+                writer.close()
+            except OSError as error:
+                lost = _unwritten(study, error)
+            was_stopped = stopped is not None
+            mirrored = uploader.close(
+                _MLFLOW_PATIENCE_S,
+                give_up=lambda: not was_stopped and signals.received() is not None,
+            )
     return Ending(stopped, lost, uploader.run_id if mirrored else "")
 
 

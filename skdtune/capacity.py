@@ -152,28 +152,33 @@ def fitted(
 def spread(
     asked: Resources, nodes: list[Node], wanted: int | None, grows: bool
 ) -> tuple[Resources, str]:
-    """The largest share of a GPU, one over a whole number, that leaves room for as many trials, and
-    a line to print when it is another than asked for.
+    """The largest share of a GPU, one over a whole number, that leaves room on each node for as
+    many trials, and a line to print when it is another than asked for.
 
     Ray fills one GPU before it takes the next, so that of two one would idle where a node's cores,
     or the trials `wanted` at once, do not fill both; and it may send a trial to a node whose GPUs
     have room for it only together, where it would never start. grows: whether an autoscaler adds
-    nodes; then a larger share could want more of them, and only the second is mended."""
+    nodes; then a larger share could want more of them, and only the second is mended. Of other
+    nodes that join, those with more cores a GPU than the first ones get fewer trials than asked
+    for."""
     if not 0 < asked.gpu < 1:
         return asked, ""
     together = floor(1 / asked.gpu + 1e-9)
-    slots = Slots(asked, nodes, wanted).now()
     for count in range(together if grows else 1, together + 1):
         share = floor(1e4 / count) / 1e4  # as exactly as Ray counts
         larger = replace(asked, gpu=share)
-        if grows or Slots(larger, nodes, wanted).now() >= slots:
+        if grows or all(_held(larger, n, wanted) >= _held(asked, n, wanted) for n in nodes):
             break
     else:
         return asked, ""
     if abs(share - asked.gpu) < 1e-3:
         return larger, ""
-    note = f"resources.gpu: {asked.gpu:g} asked, {share:g} taken: as many trials fit, on all GPUs"
-    return larger, note
+    return larger, f"resources.gpu: {asked.gpu:g} asked, {share:g} taken: as many trials fit"
+
+
+def _held(asked: Resources, node: Node, wanted: int | None) -> int:
+    fit = room(asked, node)
+    return min(fit, wanted or fit)
 
 
 def growth() -> Growth | None:

@@ -76,21 +76,25 @@ def show(request: Request, address: str, console: Console) -> None:
     for line in (note, small, *request.warm.lines, *space.moved()):
         if line:
             console.print(line)
-    if resources.gpu and max(facts["image"]) > LARGEST_SMALL:
+    if resources.gpu and address == cluster.LOCAL:
+        done = sum(r.config["epochs"] if r.has_ended else r.epoch for r in study.records.values())
+        epochs = (plan.total + plan.repeats_to_come) * config["epochs"] - done
+        _measure(config, facts, epochs * facts["train"], console)
+
+
+def _measure(config: dict, facts: dict, images: int, console: Console) -> None:
+    """Prints how many trials to give a GPU. images: see `advice`."""
+    if max(facts["image"]) > LARGEST_SMALL:
         console.print("how many trials to give a GPU is not measured for images read from files")
-    elif resources.gpu and address == cluster.LOCAL:
-        if teachers.are_used(config):
-            config = {**config, "method": {"name": BASELINE}}
-        console.print("several trials on one GPU, measured for 20 seconds ...")
-        with mps.serving(True) as served:
-            shape = (config, facts["classes"], facts["image"], torch.device("cuda"))
-            done = sum(
-                r.config["epochs"] if r.has_ended else r.epoch for r in study.records.values()
-            )
-            total = plan.total + plan.repeats_to_come
-            images = (total * config["epochs"] - done) * facts["train"]
-            for line in (*advice(calibration.measure(*shape), images), mps.note(served)):
-                console.print(line)
+        return
+    if teachers.are_used(config):
+        config = {**config, "method": {"name": BASELINE}}
+    console.print("several trials on one GPU, measured for 20 seconds ...")
+    with mps.serving(True) as served:
+        device = torch.device("cuda")
+        loads = calibration.measure(config, facts["classes"], facts["image"], device)
+        for line in (*advice(loads, images), mps.note(served)):
+            console.print(line)
 
 
 def advice(loads: list[Load], images: int) -> list[str]:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from skdtune import comparison, conclusion, final_run, records, signals, teachers
 from skdtune.artifacts import RESULT
 from skdtune.errors import ConfigError
@@ -190,9 +192,9 @@ def _train(study: Study, record: Record, desk: Desk) -> bool:
     """One run; what may pass, such as a storage that is away, is tried again a few times. Whether
     it failed with the GPU: its error itself would hold on to all that it has there."""
     for pause_s in (*PAUSES_S, None):
-        final_run.release()
         desk.begin(record)
         try:
+            final_run.release()
             for event in final_run.events(final_run.task(study, record)):
                 desk.tell(record, event)
                 signals.check()
@@ -201,7 +203,10 @@ def _train(study: Study, record: Record, desk: Desk) -> bool:
             raise
         except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
             unfit = isinstance(error, UnfitNode | DataError) or is_of_the_gpu(error)
-            if pause_s is None or unfit or not is_passing(error):
+            passes = is_passing(error) and not unfit
+            if isinstance(error, torch.OutOfMemoryError):  # a neighbour may have taken it
+                passes = pause_s == PAUSES_S[0]
+            if pause_s is None or not passes:
                 desk.end(record, **final_run.failure(error))
                 return is_of_the_gpu(error)
             time.sleep(pause_s)

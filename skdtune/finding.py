@@ -59,14 +59,15 @@ def on_disk(study: str) -> Folder | None:
 
 def newest(space_name: str | None = None) -> Folder | None:
     """The folder of the study in ./studies that was made last, of one space or of any."""
-    studies = [study for path in _all() if (study := _readable(path))]
+    studies = [study for path in _all() if (study := _readable(Folder(path), trials=False))]
     fitting = [study for study in studies if space_name in (None, study.space_name)]
-    return max(fitting, key=lambda study: study.created).folder if fitting else None
+    newest_first = sorted(fitting, key=lambda study: study.created, reverse=True)
+    return next((s.folder for s in newest_first if _readable(s.folder, trials=True)), None)
 
 
-def _readable(path: Path) -> Study | None:
+def _readable(folder: Folder, trials: bool) -> Study | None:
     try:
-        return records.load(Folder(path), trials=False)
+        return records.load(folder, trials)
     except ConfigError:  # a damaged study is in nobody's way until it is asked for by name
         return None
 

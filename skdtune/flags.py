@@ -13,7 +13,10 @@ from trainables.sections import nearest
 
 LONGEST_NAME = 100
 # What an option of a URI is called that is a secret itself, and not a file with one.
-_SECRET = re.compile(r"(?i)(^|_|ssl)(password|passwd|pwd|secret|token|secret_key|sas|sig)$")
+_SECRET = re.compile(
+    r"(?i)(^|_|ssl)(password|passwd|pwd|secret|token|(secret|account|api)_key|sas|sig)$"
+)
+_ODBC_SECRET = re.compile(r"(?i)(^|;)\s*(pwd|password)\s*=")  # within `odbc_connect`
 _SECRETS = {  # where it belongs instead
     "http": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "https": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
@@ -143,8 +146,9 @@ def study_name(text: str) -> str:
 
 def tracking_uri(text: str) -> str:
     """A database or server of MLflow's; no secrets, since it is stored with the study."""
-    scheme = text.partition(":")[0].split("+")[0]
-    _without_secrets(text, _SECRETS.get(scheme, "what its driver reads"))
+    kind = text.lower().partition(":")[0].split("+")[0]
+    _without_secrets(text, _SECRETS.get(kind, "what its driver reads"))
+    scheme = urlsplit(text).scheme.split("+")[0]
     if scheme not in _STORES and text != "databricks":
         listed = ", ".join(_STORES)
         raise ValueError(
@@ -235,6 +239,7 @@ def _without_secrets(text: str, instead: str) -> str:
         named = parse_qs(parts.query, keep_blank_values=True)
     except ValueError as error:
         raise ValueError(f"not a URI: {error}") from None
-    if parts.password is not None or any(map(_SECRET.search, named)):
+    odbc = any(_ODBC_SECRET.search(value) for values in named.values() for value in values)
+    if parts.password is not None or odbc or any(map(_SECRET.search, named)):
         raise ValueError(f"a password does not belong in a URI; give it in {instead}")
     return text

@@ -5,6 +5,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterable
+from math import ceil
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from trainables.storage import Folder
 
 _DECISIVE = ("python", "torch", "torchvision", "ray")  # our own packages are shipped
 _NOTE = "written by "
+_IN_USE = ("out of memory", "busy or unavailable")  # so a GPU says that works, for others
 
 
 class Inspection:
@@ -49,7 +51,8 @@ class Inspection:
         once = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(look)
         for node in nodes:
             there = once.options(scheduling_strategy=on(node))
-            task = there.remote(self.config, self.folder.uri, self.note, self.wants_gpu, self.flag)
+            gpus = ceil(node["Resources"].get("GPU", 0)) if self.wants_gpu else 0
+            task = there.remote(self.config, self.folder.uri, self.note, gpus, self.flag)
             self.asked[task] = node
 
     def answers(self, patience_s: float) -> list[tuple[dict, list[str]]]:
@@ -77,9 +80,9 @@ def on(node: dict) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
 
 
-def look(config: dict, place: str, note: str, wants_gpu: bool, flag: str) -> dict[str, Any]:
-    """What one node sees; runs there. Returns its versions, the fingerprint of its images, and
-    what it cannot do."""
+def look(config: dict, place: str, note: str, gpus: int, flag: str) -> dict[str, Any]:
+    """What one node sees; runs there. gpus: how many of its GPUs trials are to use. Returns its
+    versions, the fingerprint of its images, and what it cannot do."""
     problems = []
     folder = Folder(place)
     try:
@@ -97,8 +100,8 @@ def look(config: dict, place: str, note: str, wants_gpu: bool, flag: str) -> dic
         fingerprint = preflight.load_data(config).fingerprint()
     except ConfigError as error:
         problems += [f"{error.source}: {problem}" for problem in error.problems]
-    if wants_gpu:
-        problems += _gpu_problems()
+    if gpus:
+        problems += _gpu_problems(gpus)
     return {
         "versions": provenance.versions(),
         "fingerprint": fingerprint,
@@ -106,17 +109,17 @@ def look(config: dict, place: str, note: str, wants_gpu: bool, flag: str) -> dic
     }
 
 
-def _gpu_problems() -> list[str]:
+def _gpu_problems(count: int) -> list[str]:
     """A GPU that is counted may be dead, without a driver, or of a kind that this PyTorch has no
     code for."""
     if not torch.cuda.is_available():
         return ["Ray counts a GPU there, but PyTorch finds none: see to its driver"]
     problems = []
-    for index in range(torch.cuda.device_count()):
+    for index in range(min(count, torch.cuda.device_count())):
         try:
             torch.ones(8, device=f"cuda:{index}").sum().item()
         except Exception as error:  # noqa: BLE001 - whatever the driver says
-            if "out of memory" not in str(error):  # then it works, for others
+            if not any(words in str(error) for words in _IN_USE):
                 problems.append(f"its GPU {index} cannot be used: {first_line(error)}")
     return problems
 

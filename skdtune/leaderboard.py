@@ -283,8 +283,12 @@ def _unfinished(standing: Standing) -> list[str]:
         return []
     repeats = standing.repeats
     done = sum(repeat.status == records.FINISHED for repeat in repeats)
-    failed = [r.repeats for r in repeats if r.status == records.FAILED]
-    lost = f"; of trial {', '.join(dict.fromkeys(failed))} some failed" if failed else ""
+    failed = [r for r in repeats if r.status == records.FAILED]
+    lost = ""
+    if failed:
+        why = _printable(failed[0].error[:_LONGEST_ERROR])
+        lost = f"; of trial {', '.join(dict.fromkeys(r.repeats for r in failed))} some failed"
+        lost += f" ({why})" if why else ""
     total = len(repeats) + len(standing.missing)
     return [
         f"finalists: {done} of {total} repeats have finished{lost}; until all have, trials rank by "

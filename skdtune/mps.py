@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from skdtune import signals
+
 _CONTROL = "nvidia-cuda-mps-control"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PLACES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
@@ -94,10 +96,15 @@ def _said(*arguments: str, words: str = "") -> bool:
 
 
 def _is_of_use() -> bool:
-    """Whether a new process gets at the GPU through it."""
+    """Whether a new process gets at the GPU through it; no process is waited for when the program
+    is to stop."""
+    end = time.monotonic() + _FIRST_USE_S
     for attempt in range(_ATTEMPTS):
         time.sleep(_PAUSE_S * bool(attempt))
-        if _succeeds([sys.executable, "-c", _USE], "", _FIRST_USE_S):
+        left_s = end - time.monotonic()
+        if left_s <= 0 or signals.received() is not None:
+            return False
+        if _succeeds([sys.executable, "-c", _USE], "", left_s):
             return True
     return False
 

@@ -94,10 +94,11 @@ class Recorder(tune.Callback):
             self._end(record, outcome or records.STOPPED)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
-        self.doubt()
+        if "OutOfMemoryError" not in _error_text(trial):  # which says nothing of its node
+            self.doubt()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
-        self.doubt()
+        self.on_trial_recover(iteration, trials, trial)
         record = self._record(trial)
         if record.has_ended:
             return

@@ -109,8 +109,7 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
         flags.apply(data, edits)
         if isinstance(data, dict):
             _settle(data, edits)
-            is_set = any(keys == ["search", "scheduler", "grace_period"] for keys, _ in edits)
-            _shorten(data, options["epochs"], options["trials"], is_set)
+            _shorten(data, options["epochs"], options["trials"], _is_grace_set(edits))
 
     asked = options["space"]
     if old is None or asked is not None:
@@ -153,6 +152,20 @@ def _switched_off(trial: Any, fixed: dict[str, Any]) -> set[str]:
                 if path in fixed and isinstance(allowed, list) and fixed[path] not in allowed:
                     found.add(f"{section}/{key}")
     return found
+
+
+def _is_grace_set(edits: list) -> bool:
+    """Whether `--set` says how long the grace period is, by itself or with all of its section."""
+    path = ["search", "scheduler", "grace_period"]
+    for keys, value in edits:
+        inside = value
+        if keys != path[: len(keys)]:
+            continue
+        for key in path[len(keys) :]:
+            inside = inside.get(key) if isinstance(inside, dict) else None
+        if inside is not None:
+            return True
+    return False
 
 
 def _shorten(data: dict, epochs: int | None, trials: int | None, is_grace_set: bool) -> None:

@@ -80,7 +80,7 @@ def run(request: Request, console: Console) -> Ending:
                 _write(study, request.space, new=request.old is None)
                 plan = Plan(study, request.space, resources)
                 small = preflight.batch_note(facts["batch_size"], facts["train"])
-                sharing = mps.note(served) if resources.gpu and shares else ""
+                sharing = mps.note(served) if shares and 0 < resources.gpu < 1 else ""
                 said = [*_headline(plan, slots.now(), address), note, sharing, small]
                 for line in [*said, *request.warm.lines, *request.space.moved()]:
                     if line:

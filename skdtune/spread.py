@@ -134,8 +134,9 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
                     event = ray.get(heard)
                 except ray.exceptions.RayError as error:
                     ray.kill(actor)
-                    room.slots.doubt()
                     cause = getattr(error, "cause", None) or error
+                    if not isinstance(cause, torch.OutOfMemoryError):
+                        room.slots.doubt()
                     if retries.grant(record, cause, _is_alive(places.pop(record.key, None))):
                         waiting.appendleft(record)
                     elif cause is error:
@@ -179,7 +180,8 @@ class _Retries:
         most = MOST_RETRIES_WITHOUT_MEMORY if lacks_memory else MOST_RETRIES
         if self.failures[place] > most:
             return False
-        self.not_before[record.key] = time.monotonic() + PAUSES_S[self.failures[place] - 1]
+        pause_s = PAUSES_S[min(self.failures[place], len(PAUSES_S)) - 1]
+        self.not_before[record.key] = time.monotonic() + pause_s
         return True
 
     def may_start(self, record: Record) -> bool:

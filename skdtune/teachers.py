@@ -179,6 +179,9 @@ def _found(teacher: str, tracking_uri: str) -> Iterator[Folder]:
         except MlflowException as error:
             problem = f"MLflow at {tracking_uri} has no such model: {first_line(error)}"
             raise ValueError(problem) from None
+        except Exception as error:  # noqa: BLE001 - a server, a database or its driver
+            problem = f"MLflow at {tracking_uri} cannot be read: {first_line(error)}"
+            raise ValueError(problem) from None
         yield _with_weights(Folder(Path(path)))
 
 

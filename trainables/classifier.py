@@ -34,6 +34,7 @@ _PASSING = (
     getattr(torch, "AcceleratorError", OSError),
 )
 # Some of the GPU's libraries say so in words alone, and the process is of no more use.
+_COMPILERS = ("torch._dynamo", "torch._inductor")  # what they refuse they refuse everywhere
 _OF_THE_GPU = re.compile("CUDA|cudaGet|CUBLAS|CUDNN|cuDNN|(?i:cusolver)|find an engine")
 # So long a trial keeps the next one from a node that it does not fit, or whose GPU has failed.
 _NODE_PAUSE_S = 10.0
@@ -175,7 +176,9 @@ def is_passing(error: Exception) -> bool:
 
 def is_of_the_gpu(error: Exception) -> bool:
     """Whether this process can do nothing more on its GPU."""
-    if isinstance(error, torch.OutOfMemoryError | NotImplementedError):  # that says CUDA too
+    if isinstance(error, torch.OutOfMemoryError | NotImplementedError):  # which say CUDA too
+        return False
+    if any(kind.__module__.startswith(_COMPILERS) for kind in type(error).__mro__):
         return False
     kinds = (RuntimeError, torch.cuda.DeferredCudaCallError)
     return isinstance(error, kinds) and bool(_OF_THE_GPU.search(str(error)))

@@ -12,7 +12,7 @@ usage: node.sh COMMAND [ARGUMENTS]
   worker        joins the head at $RAY_HEAD_IP; ARGUMENTS go to `ray start`
   mlflow        the MLflow server on 127.0.0.1:5000, in the foreground, as soon as no other uses its
                 database; ARGUMENTS go to it
-  stop          on the head: ends the searches, Ray on every machine, and MLflow
+  stop          on the head: ends searches and final trainings, Ray on every machine, and MLflow
   leave         ends Ray, MLflow and CUDA MPS on this machine alone
 
 From the environment: SKDTUNE_VENV (~/skdtune-venv), SKDTUNE_SHARED (/shared: the folder that every
@@ -97,6 +97,8 @@ start_head() {
   set_environment
   if [[ -f $LAUNCHER_CONFIG ]]; then autoscaling=(--autoscaling-config="$LAUNCHER_CONFIG"); fi
   end_ray
+  end_mps
+  if [[ " $*" == *" --num-cpus="* ]]; then start_mps; fi # it works too
   remember MLFLOW_TRACKING_URI http://127.0.0.1:5000
   export MLFLOW_TRACKING_URI=http://127.0.0.1:5000 # what `ray job submit` starts has it from here
   if ! mlflow_answers; then

@@ -103,9 +103,13 @@ def test_as_many_run_at_once_as_fit_at_most_as_wanted(asked, offered, wanted, ex
         ((1, 0), offer(64, 4), 2, 0),
         ((1, 0.1), offer(64, 0.3), None, 0.1),
         ((2, 0.25), [*offer(8, 1), *offer(4, 2)], None, 0.25),
+        ((2, 0.25), [*offer(8, 2), *offer(8, 2)], None, 0.5),
+        ((2, 0.25), [*offer(64, 2), *offer(64, 2)], 4, 0.5),
     ],
 )
-def test_a_trial_takes_so_much_of_a_gpu_that_none_idles(asked, offered, wanted, taken):
+def test_a_trial_takes_the_largest_share_of_a_gpu_with_which_as_many_fit(
+    asked, offered, wanted, taken
+):
     asked = Resources(cpu=asked[0], gpu=asked[1])
     larger, note = capacity.spread(asked, offered, wanted, grows=False)
     assert (larger.cpu, larger.gpu) == (asked.cpu, taken)

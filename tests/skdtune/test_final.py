@@ -176,10 +176,11 @@ def test_a_run_that_failed_holds_no_memory_when_the_next_one_begins(tmp_path, mo
         raise torch.OutOfMemoryError("CUDA out of memory")
         yield
 
+    monkeypatch.setattr(final, "PAUSES_S", (0.0, 1.0))
     monkeypatch.setattr(final_run, "events", events)
     study = training(tmp_path)
     train(study)
-    assert [record.status for record in study.records.values()] == ["failed"] * 2
+    assert [(r.status, r.attempts) for r in study.records.values()] == [("failed", 2)] * 2
     assert all(record.error.startswith("out of memory: lower") for record in study.records.values())
 
 

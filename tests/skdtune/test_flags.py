@@ -101,8 +101,19 @@ def accepts(check: Any, text: str) -> bool:
         (
             flags.tracking_uri,
             ["sqlite:///mlflow.db", "http://127.0.0.1:5000", "postgresql+psycopg://me@h/db"]
-            + ["https://me@h", "databricks://profile"],
-            ["", "mlruns", "./mlruns", "file:///x", "/abs", "C:\\x", "https://me:pw@h", "http://[:"]
+            + ["https://me@h", "databricks://profile", "databricks", "HTTP://h:5000"],
+            [
+                "",
+                "mlruns",
+                "./mlruns",
+                "http",
+                "postgresql",
+                "file:///x",
+                "/abs",
+                "C:\\x",
+                "https://me:pw@h",
+                "http://[:",
+            ]
             + ["postgresql://me:pw@h/db", "https://me:@h", "s3://bucket"],
         ),
         (
@@ -132,11 +143,13 @@ def test_a_password_is_refused_and_not_repeated(check: Any, scheme: str) -> None
 
 
 @pytest.mark.parametrize("check", [flags.tracking_uri, flags.storage])
-@pytest.mark.parametrize("option", ["password", "PWD", "sslpassword", "secret_key", "sas_token"])
+@pytest.mark.parametrize("option", ["password", "PWD", "sslpassword", "account_key", "sas_token"])
 def test_a_password_among_the_options_of_a_uri_is_one_too(check: Any, option: str) -> None:
     with pytest.raises(ValueError, match="a password does not belong in a URI") as refused:
         check(f"postgresql://host/x?sslmode=require&{option}=S3CRET")
     assert "S3CRET" not in str(refused.value)
+    with pytest.raises(ValueError, match="a password does not belong in a URI"):
+        check("mssql+pyodbc:///?odbc_connect=DRIVER%3D{x}%3BUID%3Dme%3BPWD%3DS3CRET")
     check("postgresql://host/x?passfile=/home/me/.pgpass&sslkey=/home/me/key&region=r")
 
 

@@ -75,17 +75,18 @@ def test_a_node_whose_process_dies_is_named(monkeypatch, folder):
 
 def test_a_gpu_that_does_not_work_is_named_and_one_that_is_full_is_not(monkeypatch):
     said = {"cuda:0": None, "cuda:1": "CUDA error: out of memory", "cuda:2": "no kernel image"}
+    said |= {"cuda:3": "CUDA-capable device(s) is/are busy or unavailable"}
 
     def ones(size: int, device: str):
         if said[device]:
             raise RuntimeError(said[device])
         return torch.zeros(size)
 
-    fake = SimpleNamespace(is_available=lambda: True, device_count=lambda: 3)
+    fake = SimpleNamespace(is_available=lambda: True, device_count=lambda: 5)
     monkeypatch.setattr(inspection, "torch", SimpleNamespace(cuda=fake, ones=ones))
-    assert inspection._gpu_problems() == ["its GPU 2 cannot be used: no kernel image"]
+    assert inspection._gpu_problems(4) == ["its GPU 2 cannot be used: no kernel image"]
     fake.is_available = lambda: False
-    (problem,) = inspection._gpu_problems()
+    (problem,) = inspection._gpu_problems(4)
     assert problem.startswith("Ray counts a GPU there, but PyTorch finds none")
 
 

@@ -76,9 +76,17 @@ def test_epochs_without_a_scheduler_in_the_file_change_only_the_budget(tmp_path:
     assert "scheduler" not in wanted.document["search"]
 
 
-def test_a_grace_period_that_is_set_is_as_it_is_set() -> None:
-    flags = ["--set=search.scheduler.grace_period=3", "--epochs=9"]
-    assert asked("quickstart", *flags).space.search.scheduler.grace_period == 3
+@pytest.mark.parametrize(
+    ("edit", "grace"),
+    [
+        ("search.scheduler.grace_period=2", 2),
+        ("search.scheduler={name: asha, grace_period: 2}", 2),
+        ("search.scheduler.reduction_factor=2", 3),
+    ],
+)
+def test_a_grace_period_that_is_set_is_as_it_is_set(edit: str, grace: int) -> None:
+    found = asked("quickstart", f"--set={edit}", "--epochs=8").space.search.scheduler
+    assert found.grace_period == grace
 
 
 def test_no_shipped_space_stops_a_trial_before_its_learning_rate_has_dropped() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import ray.tune.trainable.trainable as trainable_module
@@ -305,6 +306,15 @@ def test_an_error_of_the_gpu_wants_another_process(start, monkeypatch, tmp_path,
             trainable.train()
     else:
         assert trainable.train()[OUTCOME] == FAILED
+
+
+def test_what_a_compiler_refuses_is_not_the_gpus():
+    from torch._inductor.exc import GPUTooOldForTriton
+
+    properties = SimpleNamespace(name="K80", major=3, minor=7)
+    error = GPUTooOldForTriton(properties, None)
+    assert "CUDA" in str(error)
+    assert not classifier.is_of_the_gpu(error)
 
 
 def test_a_full_storage_is_not_the_trials_failure(start, monkeypatch, tmp_path):

@@ -111,18 +111,18 @@ class Newcomers(Nodes):
         key, address = node["NodeID"], node["NodeManagerAddress"]
         out = self.left_out.get(key)
         if problems and out is None:
-            self.say(f"{address} is left out: {'; '.join(problems)}")
             place = _placeholder().options(
                 num_cpus=self.asked.cpu, num_gpus=self.asked.gpu, scheduling_strategy=on(node)
             )
             count = capacity.room(self.asked, capacity.of(node))
             places = [place.remote() for _ in range(count)]
             self.left_out[key] = _LeftOut(places, time.monotonic())
+            self.say(f"{address} is left out: {'; '.join(problems)}")
         elif out is not None and not problems:
-            self.say(f"{address} is well now and used again")
             del self.left_out[key]
             for taken in out.places:
                 ray.kill(taken)
+            self.say(f"{address} is well now and used again")
 
 
 def _placeholder() -> ray.actor.ActorClass:

@@ -16,7 +16,8 @@ STUDIES = Path("studies")
 def find(study: str | None, tracking_uri: str | None = None) -> Study:
     """The study of that name, folder or URI; None: the newest, in ./studies.
 
-    An explicit tracking URI reads MLflow alone, the newest search there too. Errors: ConfigError when it is nowhere.
+    An explicit tracking URI reads MLflow alone, the newest search there too. Errors: ConfigError
+    when it is nowhere.
     """
     if tracking_uri is None:
         folder = newest() if study is None else on_disk(study)

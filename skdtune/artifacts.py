@@ -3,7 +3,7 @@ checkpoint."""
 
 from pathlib import Path
 
-from skdtune import export, leaderboard
+from skdtune import export, formats, leaderboard
 from skdtune.errors import ConfigError
 from skdtune.records import MODELS, Study
 
@@ -18,8 +18,8 @@ def study_files(study: Study, target: Path) -> None:
                 study.folder.copy_to(name, target / name)
         return
     board = leaderboard.rank(study)
-    (target / "leaderboard.json").write_text(leaderboard.as_json(board), encoding="utf-8")
-    (target / "leaderboard.csv").write_text(leaderboard.as_csv(board) + "\n", encoding="utf-8")
+    (target / "leaderboard.json").write_text(formats.as_json(board), encoding="utf-8")
+    (target / "leaderboard.csv").write_text(formats.as_csv(board) + "\n", encoding="utf-8")
     try:
         (target / "best.yaml").write_text(export.text(study), encoding="utf-8")
     except ConfigError:

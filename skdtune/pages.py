@@ -3,7 +3,8 @@
 import re
 from urllib.parse import quote, urlencode
 
-from skdtune.leaderboard import cells, columns, rank, ranked_by, summary
+from skdtune.formats import cells, columns, summary
+from skdtune.leaderboard import rank, ranked_by
 from skdtune.records import Study
 from skdtune.settings import LOWER_IS_BETTER
 

@@ -11,7 +11,7 @@ import warnings
 
 from rich.console import Console
 
-from skdtune import cluster, dry_run, flags, leaderboard, records, request, session
+from skdtune import cluster, dry_run, flags, formats, leaderboard, records, request, session
 from skdtune.errors import NOTHING_FINISHED, run
 from skdtune.records import Study
 from skdtune.session import Ending
@@ -75,8 +75,7 @@ def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
     study = ending.study
     place = storage or _called(study)
     board = leaderboard.rank(study)
-    wide = Console(width=None if console.is_terminal else 200, highlight=False)
-    leaderboard.show(board, wide)
+    console.print(formats.as_table(board))
     if board.winner is not None:
         console.print(
             f"best config: {study.folder.folder(session.BEST).uri}; "

@@ -5,7 +5,7 @@ import json
 import pytest
 from ray.tune.search import Searcher
 
-from skdtune import export, final, leaderboard, pages, records
+from skdtune import export, final, formats, pages, records
 from skdtune.errors import ConfigError
 from skdtune.leaderboard import rank
 from skdtune.plan import Plan
@@ -195,7 +195,7 @@ def test_a_finalist_that_diverged_with_another_seed_gives_its_place_to_the_next(
     board = rank(study)
     assert board.winner.key in ("0005", "0004")
     told = "diverged with another seed, so without a mean: trial 0006"
-    assert leaderboard.summary(board)[-1] == told
+    assert formats.summary(board)[-1] == told
     assert next(row for row in board.rows if row.key == "0006").mean is None
 
 
@@ -207,7 +207,7 @@ def test_a_repeat_that_failed_keeps_the_ranking_by_scores_and_is_told(tmp_path):
     board = rank(study)
     assert board.winner.key == "0006"
     assert {row.mean for row in board.rows} == {None}
-    assert leaderboard.summary(board)[-1] == (
+    assert formats.summary(board)[-1] == (
         "finalists: 7 of 8 repeats have finished; of trial 0006 some failed; until all have, "
         "trials rank by their own seed (--resume trains the rest)"
     )
@@ -220,7 +220,7 @@ def test_a_baseline_that_diverged_with_another_seed_leaves_no_gain_of_means(tmp_
     board = rank(study)
     assert board.winner.mean == pytest.approx(0.8333, abs=1e-3)
     assert board.winner.gain is None
-    line = next(line for line in leaderboard.summary(board) if line.startswith("baseline"))
+    line = next(line for line in formats.summary(board) if line.startswith("baseline"))
     assert "(winner" not in line
 
 
@@ -307,15 +307,15 @@ def test_a_person_and_a_program_are_told(tmp_path, capsys):
     study, _ = searched(tmp_path)
     scored(study, t0005=[0.88, 0.86, 0.87], t0006=[0.9, 0.7, 0.7])
     board = rank(study)
-    assert leaderboard.summary(board)[0] == (
+    assert formats.summary(board)[0] == (
         "winner:           trial 0005  val/accuracy 0.8700 (the mean of 3 seeds, 0.8800 in the "
         "search)"
     )
-    told = json.loads(leaderboard.as_json(board))["trials"]
+    told = json.loads(formats.as_json(board))["trials"]
     assert [(t["mean"], t["seeds"]) for t in told[:1]] == [(pytest.approx(0.87), 3)]
     single = [t for t in told if t["trial"] in ("0002", "0003", "0004")]
     assert [(t["mean"], t["seeds"]) for t in single] == [(None, 1)] * 3
-    assert "mean,seeds" in leaderboard.as_csv(board).splitlines()[0]
+    assert "mean,seeds" in formats.as_csv(board).splitlines()[0]
     assert "0.8700 (3)" in pages.description(study, "1", "run", {})
 
 
@@ -324,8 +324,8 @@ def test_a_study_without_finalists_reads_as_before(tmp_path):
     study = new_study(tmp_path, wanted)
     player(study, wanted).run()
     board = rank(study)
-    assert "mean (seeds)" not in leaderboard.columns(board)
-    assert "mean" not in json.loads(leaderboard.as_json(board))["trials"][0]
+    assert "mean (seeds)" not in formats.columns(board)
+    assert "mean" not in json.loads(formats.as_json(board))["trials"][0]
 
 
 def test_the_final_training_begins_behind_the_seeds_that_chose(tmp_path):

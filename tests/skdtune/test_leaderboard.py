@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from skdtune import conclusion, export, final, leaderboard, records
+from skdtune import conclusion, export, final, formats, leaderboard, records
 from skdtune.errors import ConfigError
 from skdtune.leaderboard import Board, rank
 from skdtune.plan import Plan
@@ -166,11 +166,11 @@ def test_the_winner_is_neither_stopped_nor_the_baseline_beside() -> None:
     )
     assert order(board) == ["base", "low", "stopped"]
     assert board.winner.key == "low"
-    assert "no setting beat the baseline" in leaderboard.summary(board)
+    assert "no setting beat the baseline" in formats.summary(board)
 
     board = rank(study_of(base=(B, DONE, [0.9] * 4), stopped=(S, STOPPED, [0.99] * 3)))
     assert board.winner is None
-    assert leaderboard.summary(board) == ["no trial of the search has come to its full budget"]
+    assert formats.summary(board) == ["no trial of the search has come to its full budget"]
 
 
 def test_a_baseline_that_is_a_point_of_the_space_may_win(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_baseline_that_is_a_point_of_the_space_may_win(tmp_path: Path) -> None
         builders.end(record, DONE, [builders.report(4, score)])
     board = rank(study)
     assert board.winner.key == board.baseline.key == "0000"
-    lines = leaderboard.summary(board)
+    lines = formats.summary(board)
     assert "no setting beat the baseline" not in lines
     assert any(line.startswith("baseline:") and "is the winner" in line for line in lines)
 
@@ -191,14 +191,14 @@ def test_the_summary_names_the_difference_to_default_and_baseline() -> None:
     study = study_of(
         best=(S, DONE, [0.75] * 4), base=(B, DONE, [0.5] * 4), default=(D, DONE, [0.625] * 4)
     )
-    lines = leaderboard.summary(rank(study))
+    lines = formats.summary(rank(study))
     assert lines[0].endswith("trial best  val/accuracy 0.7500")
     assert lines[1].endswith("trial default  val/accuracy 0.6250  (winner +0.1250)")
     assert lines[2].endswith("trial base  val/accuracy 0.5000  (winner +0.2500)")
     assert "the luckiest of 3 trials" in lines[3]
 
     study = study_of(LESS, best=(S, DONE, [0.25] * 4), default=(D, DONE, [0.5] * 4))
-    assert leaderboard.summary(rank(study))[1].endswith("(winner +0.2500)")
+    assert formats.summary(rank(study))[1].endswith("(winner +0.2500)")
 
 
 def test_a_final_training_has_no_winner_and_no_traceback() -> None:
@@ -214,8 +214,8 @@ def test_a_final_training_has_no_winner_and_no_traceback() -> None:
 def test_an_empty_study_can_be_shown() -> None:
     board = rank(study_of())
     assert (board.rows, board.winner) == ([], None)
-    assert json.loads(leaderboard.as_json(board))["trials"] == []
-    assert leaderboard.as_csv(board) == "rank"
+    assert json.loads(formats.as_json(board))["trials"] == []
+    assert formats.as_csv(board) == "rank"
     assert "no trial of the search" in shown(board)
 
 
@@ -226,7 +226,7 @@ def mixed(tmp_path: Path) -> Study:
 
 def test_json_has_every_trial_and_who_won(mixed: Study) -> None:
     board = rank(mixed)
-    content = json.loads(leaderboard.as_json(board), parse_constant=_refuse)
+    content = json.loads(formats.as_json(board), parse_constant=_refuse)
 
     assert (content["study"], content["metric"]) == ("tiny", GREATER)
     assert content["winner"] == board.winner.key
@@ -249,7 +249,7 @@ def _refuse(constant: str) -> Any:
 
 def test_csv_has_a_line_a_trial_and_a_column_a_parameter(mixed: Study) -> None:
     board = rank(mixed)
-    lines = list(csv.DictReader(io.StringIO(leaderboard.as_csv(board))))
+    lines = list(csv.DictReader(io.StringIO(formats.as_csv(board))))
 
     assert list(lines[0])[:8] == [
         *("rank", "trial", "role", "status", "epoch", "epochs", "score", "gain")
@@ -266,7 +266,7 @@ def test_csv_has_a_line_a_trial_and_a_column_a_parameter(mixed: Study) -> None:
 
 def shown(board: Board, width: int = 200) -> str:
     console = Console(width=width, file=io.StringIO())
-    leaderboard.show(board, console)
+    formats.show(board, console)
     return console.file.getvalue()
 
 
@@ -309,7 +309,7 @@ def test_why_trials_have_no_result_is_told_once_for_each_kind(mixed: Study) -> N
     assert f"trial {found[2].key} failed: no such file" in text
     assert "loss 27" not in text
     assert "... and 1 more that diverged or failed" in text
-    trials = json.loads(leaderboard.as_json(rank(mixed)))["trials"]
+    trials = json.loads(formats.as_json(rank(mixed)))["trials"]
     assert {trial["error"] for trial in trials} == {"", *errors}
 
 
@@ -377,7 +377,7 @@ def test_a_final_training_shows_its_result_and_no_winner(tmp_path) -> None:
     board = rank(study)
     assert board.metric == "test/accuracy"
     assert board.winner is None
-    lines = leaderboard.summary(board)
+    lines = formats.summary(board)
     assert lines == conclusion.lines(study), "what the training itself has said"
     assert "test/accuracy  0.8500 ± 0.6353" in lines
     assert any("-0.0500 over plain (0.9500" in line for line in lines)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from skdtune import pages, records
-from skdtune.leaderboard import cells, rank, summary
+from skdtune.formats import cells, summary
+from skdtune.leaderboard import rank
 from skdtune.records import Study
 from skdtune.tracking import Mirror
 from tests.skdtune.builders import build_space, curve, end, mixed_study, new_study

@@ -5,7 +5,10 @@ import io
 import subprocess
 import sys
 
+from skdtune import search
+from skdtune.session import Ending
 from skdtune.terminal import Terminal
+from tests.skdtune.builders import mixed_study
 
 _PROGRAM = """
 import sys
@@ -46,3 +49,16 @@ def test_a_full_disk_costs_the_lines_alone():
     terminal.print("lost")
     assert terminal.quiet
     terminal.print("kept back")
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_search_whose_reader_has_gone_still_ends_well(tmp_path, monkeypatch):
+    ending = Ending(mixed_study(tmp_path), stopped="", signal=None, mirrored=True, seconds=1.0)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert search._conclude(ending, None, Terminal()) == 0

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from skdtune import leaderboard, records
+from skdtune import formats, leaderboard, records
 from skdtune.export import text as best_yaml
 from skdtune.plan import Plan
 from skdtune.records import Study
@@ -66,7 +66,7 @@ def parent_and_children(uri: str, study: Study) -> tuple[dict, dict[str, dict]]:
 
 
 def without_times(board: leaderboard.Board) -> dict:
-    content = json.loads(leaderboard.as_json(board))
+    content = json.loads(formats.as_json(board))
     for trial in content["trials"]:
         trial["metrics"].pop("timestamp_s", None)
     return content
@@ -180,7 +180,7 @@ def test_the_files_of_the_study_are_its_artifacts(tmp_path, uri):
     ]
     assert artifact(uri, mirror.parent, "space.yaml") == dump(study.space)
     assert artifact(uri, mirror.parent, "best.yaml") == best_yaml(study)
-    assert artifact(uri, mirror.parent, "leaderboard.json") == leaderboard.as_json(board)
+    assert artifact(uri, mirror.parent, "leaderboard.json") == formats.as_json(board)
     lines = list(csv.DictReader(io.StringIO(artifact(uri, mirror.parent, "leaderboard.csv"))))
     assert [line["trial"] for line in lines] == [row.key for row in board.rows]
     manifest = json.loads(artifact(uri, mirror.parent, "checkpoint/manifest.json"))
@@ -446,9 +446,9 @@ def test_the_leaderboard_from_the_server_is_that_of_the_disk(tmp_path, uri, name
         assert getattr(found, part) == getattr(study, part)
     assert found.data == study.data
     board, expected = leaderboard.rank(found), leaderboard.rank(study)
-    assert leaderboard.as_csv(board) == leaderboard.as_csv(expected)
+    assert formats.as_csv(board) == formats.as_csv(expected)
     assert without_times(board) == without_times(expected)
-    assert leaderboard.summary(board) == leaderboard.summary(expected)
+    assert formats.summary(board) == formats.summary(expected)
     for key, record in study.records.items():
         assert found.records[key].params == record.params
         assert found.records[key].config == record.config

@@ -14,6 +14,7 @@ from skdtune.leaderboard import LABELS, LONGEST_ERROR, Board, Row, gain, why
 
 _MOST_FAILURES = 3
 _WIDTH = 200  # where there is no terminal
+_NARROW = 130  # columns; below, a trial's values have no room beside the rest
 _NUMBER = re.compile(r"[0-9][0-9.]*")  # of an epoch, of bytes: another one in each
 _VALUES = "searched values"
 _MEAN = "mean (seeds)"
@@ -66,11 +67,14 @@ def as_table(board: Board) -> str:
 
 
 def show(board: Board, console: Console) -> None:
-    """The table for a person, and below it what the winner is worth."""
+    """The table for a person, and below it what the winner is worth. Where there is little room a
+    trial's values stand below the table, on a line of their own."""
+    is_narrow = console.width < _NARROW
+    heads = columns(board)[:-1] if is_narrow else columns(board)
     table = Table(
         title=escape(f"study {board.study}"), title_justify="left", box=None, padding=(0, 2, 0, 0)
     )
-    for column in columns(board):
+    for column in heads:
         table.add_column(
             column,
             justify="right" if column in ("rank", "epochs", board.metric, _MEAN) else "left",
@@ -78,9 +82,13 @@ def show(board: Board, console: Console) -> None:
         )
     for row in board.rows:
         style = "bold" if row is board.winner else None
-        table.add_row(*map(escape, cells(board, row)), style=style)
+        table.add_row(*map(escape, cells(board, row)[: len(heads)]), style=style)
     console.print(table)
-    for line in [*_failures(board), *summary(board)]:
+    lines = [*_failures(board), *summary(board)]
+    if is_narrow:
+        values = [f"{row.key}  {_values(row)}" for row in board.rows if row.record.params]
+        lines = ["", f"{_VALUES}:", *values, "", *lines] if values else lines
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -119,7 +127,7 @@ def cells(board: Board, row: Row) -> list[str]:
         _number(row.score),
         *([mean] if _has_finalists(board) else []),
         "" if row.is_baseline else _signed(row.gain),
-        ", ".join(f"{path} {_plain(value)}" for path, value in record.params.items()),
+        _values(row),
     ]
 
 
@@ -179,6 +187,10 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "gain": row.gain,
         **({"mean": row.mean, "seeds": row.seeds} if _has_finalists(board) else {}),
     }
+
+
+def _values(row: Row) -> str:
+    return ", ".join(f"{path} {_plain(value)}" for path, value in row.record.params.items())
 
 
 def _number(value: float | None) -> str:

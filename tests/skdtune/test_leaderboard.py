@@ -296,6 +296,16 @@ def test_a_narrow_terminal_loses_no_trial(mixed: Study) -> None:
     assert [key for key in mixed.records if key not in text] == []
 
 
+def test_on_a_narrow_terminal_the_values_of_a_trial_are_one_line(mixed: Study) -> None:
+    lines = shown(rank(mixed), width=80).splitlines()
+    for record in mixed.records.values():
+        values = [
+            f"{path} {value:.4g}" if isinstance(value, float) else f"{path} {value}"
+            for path, value in record.params.items()
+        ]
+        assert not values or f"{record.key}  {', '.join(values)}" in lines
+
+
 def test_why_trials_have_no_result_is_told_once_for_each_kind(mixed: Study) -> None:
     errors = ["loss 1.5 is too large", "loss 27 is too large", "no such file"]
     found = list(mixed.records.values())[-3:]

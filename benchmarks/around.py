@@ -52,10 +52,11 @@ from skdtune.capacity import Slots
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan, add_references
 from skdtune.provenance import versions
-from skdtune.records import Study, Writer
+from skdtune.records import Study
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
 from skdtune.uploader import Uploader
+from skdtune.writer import Writer
 from tests.skdtune.proxy import Server
 from trainables import metrics
 from trainables.classifier import ClassifierTrial

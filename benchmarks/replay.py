@@ -165,8 +165,8 @@ def through_ray(space: SearchSpace) -> Study:
     from skdtune import tuning
     from skdtune.capacity import Slots
     from skdtune.interrupt import Interrupt
-    from skdtune.records import Writer
     from skdtune.settings import Resources
+    from skdtune.writer import Writer
 
     with tempfile.TemporaryDirectory() as folder:
         study = Study("replay", "search", space.document, space.name, folder=Folder(folder))

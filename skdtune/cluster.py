@@ -10,10 +10,11 @@ from pathlib import Path
 
 import ray
 
-from skdtune import signals
+from skdtune import flags, signals
 from skdtune.errors import ConfigError, first_line
 
 LOCAL = "local"
+_VARIABLE = "RAY_ADDRESS"
 _LISTEN_EVERY_S = 0.1
 _KNOCK_S = 2.0
 _KNOCKS, _KNOCK_AGAIN_S = 3, 1.0
@@ -25,8 +26,13 @@ _LOOK_EVERY_S = 5.0  # whether Ray lives
 def where(address: str | None) -> str:
     """The address to use: the one asked for, else RAY_ADDRESS, else the cluster that this user has
     brought up on this machine, else a Ray of our own. Never one that another program started for
-    itself."""
-    asked = address or os.environ.get("RAY_ADDRESS")
+    itself. Errors: ConfigError for a RAY_ADDRESS that is none."""
+    asked = address or os.environ.get(_VARIABLE)
+    if asked and not address:
+        try:
+            flags.address(asked)
+        except ValueError as error:
+            raise ConfigError(_VARIABLE, [str(error)]) from None
     if asked == "auto":  # Ray would try a head that is gone for minutes
         return _noted() or asked
     return asked or _running() or LOCAL
@@ -149,7 +155,7 @@ def _is_deaf(address: str) -> bool:
         signals.check()
         try:
             _knock(address)
-        except ValueError:  # `local`, `auto`, `ray://`: it is for Ray to find
+        except ValueError:  # `local`, `auto`: it is for Ray to find
             return False
         except OSError:
             continue

@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import NoReturn, TextIO
 
 from skdtune import environment, signals
 from trainables.folders import BrokenFile
 
 USAGE = 2  # exit code of a mistake in a file or a flag
-NOTHING_FINISHED = 1
+NOT_DONE = 1  # no trial finished, or it stopped by itself and says why
 
 
 class ConfigError(Exception):
@@ -75,7 +76,22 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         print("stopped", file=sys.stderr)
         os._exit(signals.exit_code(error))  # Python's own end would wait for a Ray that is starting
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
         code = 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        print(f"what it printed is lost: {error}", file=sys.stderr)
+        code = code or NOT_DONE
     signals.listen(signals.leave)
     sys.exit(code)
+
+
+def silence(output: TextIO) -> None:
+    """Lets go of what could not be printed, which Python would try again, and fail, at the end."""
+    with suppress(OSError):  # it is no file of the system's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output.fileno())
+        os.close(nowhere)

@@ -9,7 +9,8 @@ import torch
 from skdtune import comparison, conclusion, final_run, records, signals, teachers
 from skdtune.artifacts import RESULT
 from skdtune.errors import ConfigError
-from skdtune.records import Record, Study, Writer
+from skdtune.records import Record, Study
+from skdtune.writer import Writer
 from trainables import metrics
 from trainables.classifier import UnfitNode, is_of_the_gpu, is_passing
 from trainables.sources import DataError
@@ -45,8 +46,7 @@ def add_seeds(
     chosen = _with_teachers(study, list(wanted))
     study.records = {record.key: record for record in chosen} | study.records
     for record in chosen:
-        if record.status == records.FAILED:
-            record.status, record.error, record.ended = records.PENDING, "", None
+        record.retry()
     return chosen
 
 
@@ -126,19 +126,12 @@ class Desk:
         return self.study.records[record.teacher].status != records.FINISHED
 
     def begin(self, record: Record) -> None:
-        record.started = record.started or time.time()
-        record.status, record.attempts = records.RUNNING, record.attempts + 1
+        record.begin()
         self.writer.put(record)
 
     def tell(self, record: Record, event: dict[str, Any]) -> None:
         """event: one of `final_run.events`."""
-        record.device = event.get("device", record.device)
-        record.host = event.get("host", record.host)
-        if "report" in event:
-            record.add(event["report"])
-            record.checkpoint = event["checkpoint"]
-        new = [line for line in event.get("warnings", []) if line not in record.warnings]
-        record.warnings += new
+        record.hear(event)
         self.writer.put(record)
         if "report" in event and time.monotonic() - self._said > _LINE_EVERY_S:
             self._said = time.monotonic()
@@ -148,15 +141,8 @@ class Desk:
     def end(
         self, record: Record, status: str = records.FINISHED, error: str = "", details: str = ""
     ) -> None:
-        record.error, record.details = error, details
-        record.ended = time.time()
-        record.status = status
-        if status == records.DIVERGED:  # they would lead there again
-            record.checkpoint = ""
+        record.end(status, error, details)
         self.writer.put(record)
-        has_spare = status == records.FINISHED and record.checkpoint
-        if status == records.DIVERGED or has_spare:
-            self.writer.discard(record)
         if status == records.FINISHED:
             self.say(f"{record.key}: test/accuracy {record.last['test/accuracy']:.4f}")
         else:
@@ -168,9 +154,9 @@ class Desk:
         if all(record.has_ended for record in seeds):  # what it is compared with may come later
             write_result(self.study)
 
-    def interrupt(self, record: Record) -> None:
-        record.status = records.INTERRUPTED
-        self.writer.put(record)
+
+class GpuLost(Exception):
+    """This process can no longer use its GPU; another may."""
 
 
 def train(study: Study, wanted: list[Record], desk: Desk) -> None:
@@ -178,13 +164,15 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
     checkpoint, and saves the models of the seeds. One that fails leaves the others alone, but for a
     teacher those whom it was to teach; one that fails with the GPU leaves them for another process.
 
-    Errors: KeyboardInterrupt when the program is stopped, with the study resumable."""
+    Errors: KeyboardInterrupt when the program is stopped, GpuLost, each with the study
+    resumable."""
     for record in wanted:
         if record.has_ended or desk.waits(record) is None:
             continue
-        if _train(study, record, desk):
-            desk.say("the GPU is lost to this process; the same command goes on in another")
-            break
+        is_gpu_lost = _train(study, record, desk)
+        if is_gpu_lost:
+            write_result(study)
+            raise GpuLost("the GPU is lost to this process, another may have it")
     write_result(study)
 
 
@@ -198,9 +186,6 @@ def _train(study: Study, record: Record, desk: Desk) -> bool:
             for event in final_run.events(final_run.task(study, record)):
                 desk.tell(record, event)
                 signals.check()
-        except KeyboardInterrupt:
-            desk.interrupt(record)
-            raise
         except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
             unfit = isinstance(error, UnfitNode | DataError) or is_of_the_gpu(error)
             passes = is_passing(error) and not unfit

@@ -50,11 +50,13 @@ def _read(study: str | None, uri: str) -> Study | None:
 
 def on_disk(study: str) -> Folder | None:
     """The folder of a study, by its name in ./studies or as a path or URI; None when it is not
-    there."""
+    there. Errors: ConfigError when a path or URI cannot be looked at."""
     try:
         places = [Folder(study)] if "://" in study else [Folder(STUDIES / study), Folder(study)]
         return next((place for place in places if records.is_study(place)), None)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if "/" in study:
+            raise ConfigError(study, [f"cannot be looked at: {first_line(error)}"]) from None
         return None
 
 

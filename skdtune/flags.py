@@ -12,6 +12,7 @@ from skdtune.errors import ConfigError
 from trainables.sections import nearest
 
 LONGEST_NAME = 100
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}")
 # What an option of a URI is called that is a secret itself, and not a file with one.
 _SECRET = re.compile(
     r"(?i)(^|_|ssl)(password|passwd|pwd|secret|token|(secret|account|api)_key|sas|sig)$"
@@ -178,7 +179,9 @@ def local_path(text: str) -> str:
 
 def address(text: str) -> str:
     """Where Ray is: `local`, `auto` or `HOST:PORT`."""
-    if text not in ("local", "auto") and not re.fullmatch(r"[^\s/:]+:[0-9]{1,5}", text):
+    if text not in ("local", "auto") and not re.fullmatch(
+        r"(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}", text
+    ):
         raise ValueError(f"{text!r} is not local, auto or HOST:PORT")
     return text
 

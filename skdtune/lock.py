@@ -3,12 +3,14 @@ taken."""
 
 import json
 import os
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -34,10 +36,11 @@ def held(folder: Folder, name: str) -> Iterator[None]:
             yield
         return
     lock = FileLock(folder.local / _LOCK)
+    made = [place for place in (folder.local, folder.local.parent) if not place.exists()]
     try:
         folder.local.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        folder.write(records.OWNER, json.dumps(records.owner()).encode())
+        folder.write(records.OWNER, json.dumps(_owner()).encode())
     except Timeout:
         raise _refusal(folder, name, _read(folder)) from None
     except OSError as error:
@@ -48,7 +51,7 @@ def held(folder: Folder, name: str) -> Iterator[None]:
     finally:
         with suppress(OSError):  # the folder may be gone, and what ended in it is told of then
             folder.delete(records.OWNER)
-            _leave_no_trace(folder.local)
+            _leave_no_trace(folder.local, made)
         lock.release()
 
 
@@ -57,7 +60,7 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
     found = _read(folder)
     if time.time() - found.get("beat", 0) < _DEAD_AFTER_S:
         raise _refusal(folder, name, found)
-    me = {**records.owner(), "token": uuid.uuid4().hex}
+    me = {**_owner(), "token": uuid.uuid4().hex}
     stop = threading.Event()
 
     def is_mine() -> bool:
@@ -88,13 +91,17 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
                 folder.delete(records.OWNER)
 
 
-def _leave_no_trace(folder: Path) -> None:
-    """Removes the folder of a study that came to nothing, and the one above when it is empty."""
+def _owner() -> dict[str, Any]:
+    """Who is running a study, for the message to whoever tries to run it too."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+
+
+def _leave_no_trace(folder: Path, made: list[Path]) -> None:
+    """Of a study that came to nothing: the lock, and of the folders those that were made for it."""
     if os.listdir(folder) == [_LOCK]:
         (folder / _LOCK).unlink()
-        folder.rmdir()
-        with suppress(OSError):
-            folder.parent.rmdir()
+        for place in made:
+            place.rmdir()
 
 
 def _read(folder: Folder) -> dict:

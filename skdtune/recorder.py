@@ -2,7 +2,6 @@
 every few seconds, is whether Ray is still there."""
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,14 +13,11 @@ from skdtune import cluster, records
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
-from skdtune.records import Record, Writer
+from skdtune.records import Record
+from skdtune.writer import Writer
 from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
-# Their checkpoints are of no more use. What failed is tried again by a resume, from where it was.
-# Of one that has finished the last one stays: it may be the winner's.
-_NEVER_AGAIN = (records.STOPPED, records.DIVERGED)
-
 _NUMBER = re.compile(r"\d[\d.]*")  # of a process, of bytes: another one in each
 
 
@@ -46,7 +42,10 @@ class Recorder(tune.Callback):
         self.writer, self.interrupt, self.progress = writer, interrupt, progress
         self.doubt = doubt
         self.ray = cluster.Watch()
-        self.first_failures: list[str] | None = []  # None once a trial has ended without an error
+        ended = [r for r in plan.known if r.has_ended and not r.is_beside]
+        worked = any(r.status != records.FAILED for r in ended)
+        # None once a trial has ended without an error
+        self.first_failures: list[str] | None = None if worked else []
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
         self.progress.refresh()
@@ -59,39 +58,31 @@ class Recorder(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         record = self._record(trial)
-        record.started = record.started or time.time()  # first: the uploader reads it meanwhile
-        record.attempts += 1
-        record.status = records.RUNNING
+        record.begin()
         self._changed(record)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info
     ) -> None:
         record = self._record(trial)
-        new = "report" in result and record.add(dict(result["report"]))
-        record.host = result.get("host", record.host)
-        record.device = result.get("device") or record.device
-        record.checkpoint = result.get("checkpoint", record.checkpoint)
-        warnings = [line for line in result.get("warnings", []) if line not in record.warnings]
-        record.warnings += warnings
+        new = record.hear(result)
         if result.get(DONE) and OUTCOME not in result:  # the scheduler stops it: in this one write
             self._end(record, records.STOPPED)
-        elif new or warnings:
+        elif new:
             self._changed(record)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         record, result = self._record(trial), trial.last_result or {}
         if record.has_ended:
             return
-        record.error, record.details = result.get("error", ""), result.get("details", "")
-        outcome = result.get(OUTCOME)
+        outcome, error = result.get(OUTCOME), result.get("error", "")
         if outcome == STORAGE_FULL:
-            self.interrupt.fail(f"the study's storage is full: {record.error}")
+            self.interrupt.fail(f"the study's storage is full: {error}")
         if outcome in (None, STORAGE_FULL) and self.interrupt.reason:
-            record.status = records.INTERRUPTED
+            record.status, record.error = records.INTERRUPTED, error
             self._changed(record)
         else:
-            self._end(record, outcome or records.STOPPED)
+            self._end(record, outcome or records.STOPPED, error, result.get("details", ""))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         if "OutOfMemoryError" not in _error_text(trial):  # which says nothing of its node
@@ -106,10 +97,9 @@ class Recorder(tune.Callback):
             record.status = records.INTERRUPTED
             self._changed(record)
         else:
-            record.details = _error_text(trial)
-            lines = record.details.strip().splitlines()
-            record.error = lines[-1] if lines else "its process died"
-            self._end(record, records.FAILED)
+            details = _error_text(trial)
+            lines = details.strip().splitlines()
+            self._end(record, records.FAILED, lines[-1] if lines else "its process died", details)
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles it into snapshots that nobody reads
@@ -117,11 +107,8 @@ class Recorder(tune.Callback):
     def get_state(self) -> None:
         return None
 
-    def _end(self, record: Record, status: str) -> None:
-        record.ended = time.time()  # first: the uploader reads it meanwhile
-        record.status = status
-        if status in _NEVER_AGAIN:
-            record.checkpoint = ""
+    def _end(self, record: Record, status: str, error: str = "", details: str = "") -> None:
+        record.end(status, error, details)
         self._changed(record)
         self.progress.ended(record)
         self._stop_when_hopeless(record)
@@ -143,9 +130,6 @@ class Recorder(tune.Callback):
 
     def _changed(self, record: Record) -> None:
         self.writer.put(record)
-        has_spare = record.status == records.FINISHED and record.checkpoint
-        if record.status in _NEVER_AGAIN or has_spare:
-            self.writer.discard(record)
         self.progress.changed(record)
 
 

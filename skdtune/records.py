@@ -2,23 +2,16 @@
 trial."""
 
 import dataclasses
-import errno
 import hashlib
-import itertools
 import json
 import math
-import os
-import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from skdtune.errors import ConfigError
 from trainables import metrics
-from trainables.checkpoint import CHECKPOINTS
 from trainables.storage import Folder
 
 FORMAT = 1
@@ -37,6 +30,9 @@ SEED, TEACHER, COMPARED = "seed", "teacher", "compared"
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
 FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"
 ENDED = (FINISHED, STOPPED, DIVERGED, FAILED)
+# Their checkpoints are of no more use. What failed is tried again by a resume, from where it was.
+# Of one that has finished the last one stays: it may be the winner's.
+NEVER_AGAIN = (STOPPED, DIVERGED)
 STATUSES = (PENDING, RUNNING, INTERRUPTED, *ENDED)
 
 
@@ -47,7 +43,8 @@ class Record:
     folder; empty once it is deleted. host, device: where it ran last. teacher: the key of the run
     that teaches it, in a final training alone. origin: the trial of another study that its values
     are from, with a warm start. repeats: the key of the trial that it is again, with another seed.
-    Times are Unix seconds."""
+    role, status: of those above. attempts: how often it was started. error: in a line. details: a
+    traceback. Times are Unix seconds."""
 
     key: str
     role: str
@@ -101,12 +98,43 @@ class Record:
     def has_ended(self) -> bool:
         return self.status in ENDED
 
+    def begin(self) -> None:
+        """It is started, or started again."""
+        self.started = self.started or time.time()  # first: the uploader reads it meanwhile
+        self.attempts += 1
+        self.status = RUNNING
+
+    def hear(self, event: dict[str, Any]) -> bool:
+        """Takes what its process tells: of `report`, `checkpoint`, `host`, `device` and `warnings`
+        what is there. Whether a report or a warning is new."""
+        new = "report" in event and self.add(dict(event["report"]))
+        self.host = event.get("host") or self.host
+        self.device = event.get("device") or self.device
+        self.checkpoint = event.get("checkpoint", self.checkpoint)
+        warnings = [line for line in event.get("warnings", []) if line not in self.warnings]
+        self.warnings += warnings
+        return new or bool(warnings)
+
     def add(self, report: dict[str, float]) -> bool:
         """Takes the next epoch's report; one that is on record already changes nothing."""
         new = report[metrics.EPOCH] > self.epoch
         if new:
             self.epochs.append(dict(report))
         return new
+
+    def end(self, status: str, error: str = "", details: str = "") -> None:
+        """It has come to its end, in one of the last four ways. error: in a line. details: where
+        it stood."""
+        self.error, self.details = error, details
+        self.ended = time.time()  # first: the uploader reads it meanwhile
+        self.status = status
+        if status in NEVER_AGAIN:
+            self.checkpoint = ""
+
+    def retry(self) -> None:
+        """Puts it back on the books when it has failed: what it failed of may be mended now."""
+        if self.status == FAILED:
+            self.status, self.error, self.ended = PENDING, "", None
 
 
 @dataclass
@@ -134,10 +162,10 @@ class Study:
         for item in dataclasses.fields(self):
             if item.name not in ("records", "folder"):
                 content[item.name] = getattr(self, item.name)
-        self.folder.write(STUDY_FILE, _encode(content))
+        self.folder.write(STUDY_FILE, encode(content))
 
     def save_record(self, record: Record) -> None:
-        self.folder.write(f"{TRIALS}/{record.key}.json", _encode(vars(record)))
+        self.folder.write(f"{TRIALS}/{record.key}.json", encode(vars(record)))
 
     @property
     def unfinished(self) -> list[Record]:
@@ -172,96 +200,7 @@ def load(folder: Folder, trials: bool = True) -> Study:
     return study
 
 
-_LOCAL_PAUSES_S = (0.2, 1.0)  # before a write is tried again
-_STORE_PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)  # a store may be away for a moment
-_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN)  # so NFS says
-
-
-class Writer:
-    """Writes changed records from a thread of its own, so that storage never holds up the search.
-
-    Each record is written whole, the newest version wins. What is lost when the process is
-    killed is at most what was changed in the last moment, and the trial's checkpoint holds those
-    epochs too."""
-
-    def __init__(self, study: Study):
-        self.error: OSError | None = None
-        self._study = study
-        self._changed: dict[str, bytes] = {}
-        self._discarded: list[tuple[str, str]] = []  # key, checkpoint to keep
-        self._condition = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
-        self._thread.start()
-
-    def put(self, record: Record) -> None:
-        """Hands over the record as it is now."""
-        data = _encode(vars(record))
-        with self._condition:
-            self._changed[record.key] = data
-            self._condition.notify_all()
-
-    def discard(self, record: Record) -> None:
-        """Deletes the trial's checkpoints but the one on its record, after that is written."""
-        with self._condition:
-            self._discarded.append((record.key, record.checkpoint))
-            self._condition.notify_all()
-
-    def close(self) -> None:
-        """Waits until everything is written. Errors: OSError, the first that a write met."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify_all()
-        self._thread.join()
-        if self.error:
-            raise self.error
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._changed or self._discarded or self._closing)
-                batch, self._changed = self._changed, {}
-                discarded, self._discarded = self._discarded, []
-                if not batch and not discarded:
-                    return
-            folder = self._study.folder
-            for key, data in batch.items():
-                self._attempt(folder.write, f"{TRIALS}/{key}.json", data)
-            for key, kept in discarded:
-                if not self.error:  # a record that is not on disk still needs its checkpoints
-                    self._attempt(_clear, folder, f"{CHECKPOINTS}/{key}", kept)
-
-    def _attempt(self, action: Callable[..., None], *arguments: object) -> None:
-        for tries in itertools.count():
-            try:
-                action(*arguments)
-                return
-            except Exception as error:  # noqa: BLE001 - a writer that dies in silence loses records
-                is_away = self._study.folder.local is None or getattr(error, "errno", 0) in _AWAY
-                pauses_s = _STORE_PAUSES_S if is_away else _LOCAL_PAUSES_S
-                if tries >= len(pauses_s):
-                    kept = error if isinstance(error, OSError) else OSError(repr(error))
-                    self.error = self.error or kept
-                    return
-                time.sleep(pauses_s[tries])
-
-
-def _clear(folder: Folder, place: str, kept: str) -> None:
-    """Deletes all that lies in a place but one thing, and the place itself when that is none."""
-    if not kept:
-        folder.delete(place)
-        return
-    for name in folder.names(place):
-        if f"{place}/{name}" != kept:
-            folder.delete(f"{place}/{name}")
-
-
-def owner() -> dict[str, Any]:
-    """Who is running a study, for the message to whoever tries to run it too."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-
-
-def _encode(content: dict) -> bytes:
+def encode(content: dict) -> bytes:
     """As JSON, a line a key and an epoch; what is no text, such as half a surrogate pair in a
     file's name, by its number."""
     lines = (f"{_json(key)}: {_lined(value)}" for key, value in content.items())

@@ -89,8 +89,10 @@ def _place(options: dict[str, Any]) -> Folder:
     name, asked = options["name"], options["space"]
     folder = on_disk(name) if name else newest(PurePosixPath(asked).stem if asked else None)
     if folder is None:
-        which = " ".join(["no study", *filter(None, [name or asked])])
-        raise ConfigError("--resume", [f"{which} in ./{STUDIES} to resume"])
+        if asked and not name and on_disk(asked):
+            raise ConfigError("--resume", [f"{asked} is a study and no space: --name {asked}"])
+        which = f" {name}" if name else f" of the space {asked}" if asked else ""
+        raise ConfigError("--resume", [f"no study{which} in ./{STUDIES} to resume"])
     return folder
 
 

@@ -12,7 +12,7 @@ import warnings
 from rich.console import Console
 
 from skdtune import cluster, dry_run, flags, formats, leaderboard, records, request, session
-from skdtune.errors import NOTHING_FINISHED, run
+from skdtune.errors import NOT_DONE, run
 from skdtune.records import Study
 from skdtune.session import Ending
 from skdtune.terminal import Terminal
@@ -90,9 +90,9 @@ def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
         where = f"--storage {shlex.quote(storage)}" if storage else f"--name {shlex.quote(place)}"
         console.print(f"stopped: {ending.stopped}")
         console.print(f"go on with: python -m skdtune.search --resume {where}")
-        return 128 + ending.signal if ending.signal else NOTHING_FINISHED
+        return 128 + ending.signal if ending.signal else NOT_DONE
     finished = any(record.status == records.FINISHED for record in study.records.values())
-    return 0 if finished else NOTHING_FINISHED
+    return 0 if finished else NOT_DONE
 
 
 def _called(study: Study) -> str:

@@ -29,11 +29,12 @@ from skdtune.interrupt import Interrupt
 from skdtune.leaderboard import rank
 from skdtune.plan import Plan, add_references
 from skdtune.provenance import git_commit, versions
-from skdtune.records import Study, Writer
+from skdtune.records import Study
 from skdtune.request import Request
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
 from skdtune.uploader import Uploader
+from skdtune.writer import Writer
 
 BEST = "best.yaml"
 _MLFLOW_PATIENCE_S = 30.0  # at the end, for what it has not taken yet
@@ -121,7 +122,7 @@ def _search(
         slots.close()
         cluster.disconnect()
         try:
-            _close_open_ends(study, writer)
+            _close(study, writer)
         except OSError as error:
             interrupt.fail(f"the study cannot be written: {error}")
         was_stopped = interrupt.signal is not None
@@ -160,8 +161,7 @@ def _resumed(request: Request, facts: dict[str, Any]) -> Study:
     if now != {"versions": study.versions, "commit": study.commit}:
         study.resumed.append({"time": time.time(), **now})
     for record in study.records.values():
-        if record.status == records.FAILED:  # what it failed of may be mended now
-            record.status, record.error, record.ended = records.PENDING, "", None
+        record.retry()
     return study
 
 
@@ -179,12 +179,8 @@ def _write(study: Study, space: SearchSpace, new: bool) -> None:
         raise ConfigError("--storage", [f"{study.folder.uri} cannot be written: {error}"]) from None
 
 
-def _close_open_ends(study: Study, writer: Writer) -> None:
-    """A trial that was running when all was stopped is one to go on with. Errors: OSError."""
-    for record in study.records.values():
-        if record.status == records.RUNNING:
-            record.status = records.INTERRUPTED
-            writer.put(record)
+def _close(study: Study, writer: Writer) -> None:
+    """Errors: OSError."""
     writer.close()
     if rank(study).winner is not None:
         study.folder.write(BEST, export.text(study).encode())

@@ -84,7 +84,8 @@ _NESTED = {
 
 
 def search(data: Any) -> tuple[Search, list[Problem]]:
-    """The search settings of a space, or the defaults and what is wrong."""
+    """The search settings of a space and what is wrong; each that is wrong has its default, so
+    that the others are looked at too."""
     if not isinstance(data, dict):
         return Search(), [("search", "must be a section of settings")]
     data, nested, problems = dict(data), {}, []
@@ -97,19 +98,21 @@ def search(data: Any) -> tuple[Search, list[Problem]]:
             problems += found
     first = data.pop("first_trials", [])
     if not isinstance(first, list) or not all(isinstance(entry, dict) for entry in first):
-        problems.append(
-            ("search.first_trials", "must be a list of mappings from a parameter to its value")
-        )
+        what = "must be a list of mappings from a parameter to its value"
+        problems.append(("search.first_trials", what))
+        first = []
     if "mode" not in data and data.get("metric") in LOWER_IS_BETTER:
         data["mode"] = "min"
-    search, found = section("search", Search, data)
-    search, problems = search or Search(), problems + found
+    _, found = section("search", Search, data)
+    wrong = {path.removeprefix("search.") for path, _ in found}
+    right = {key: value for key, value in data.items() if key not in wrong}
+    right |= {key: value for key, value in nested.items() if value is not None}
+    search = Search(**right, first_trials=first)
     better = "min" if search.metric in LOWER_IS_BETTER else "max"
-    if not found and search.mode != better:
-        problems.append(
-            ("search.mode", f"{search.mode!r}: of {search.metric} the {better} is the best")
-        )
-    return (search, problems) if problems else (Search(**data, **nested, first_trials=first), [])
+    if not wrong & {"metric", "mode"} and search.mode != better:
+        what = f"{search.mode!r}: of {search.metric} the {better} is the best"
+        found.append(("search.mode", what))
+    return search, problems + found
 
 
 def section(place: str, kind: type, data: Any) -> tuple[Any, list[Problem]]:

@@ -151,11 +151,6 @@ def train(study: Study, wanted: list[Record], desk: Desk, room: Room) -> None:
                     places[record.key] = event["node"]
                     desk.tell(record, event)
                     running[actor.next.remote()] = record, actor
-    except (KeyboardInterrupt, cluster.Lost):
-        for record in wanted:
-            if record.status == records.RUNNING:
-                desk.interrupt(record)
-        raise
     finally:
         for _, actor in running.values():
             ray.kill(actor)

@@ -9,7 +9,7 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import sys
 
 from skdtune import flags, lock, records
-from skdtune.errors import NOTHING_FINISHED, ConfigError, first_line, run
+from skdtune.errors import NOT_DONE, ConfigError, first_line, run
 from skdtune.finding import newest, on_disk
 from skdtune.tracking_uri import default_uri, knock
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - a server, a database or its driver, each its own
         print(f"MLflow at {uri} cannot be written: {first_line(error)}", file=sys.stderr)
-        return NOTHING_FINISHED
+        return NOT_DONE
     print(f"{uri} has study {study.name}: {len(study.records)} trials")
     return 0
 

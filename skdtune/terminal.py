@@ -4,6 +4,8 @@ from typing import Any
 
 from rich.console import Console
 
+from skdtune.errors import silence
+
 
 class Terminal(Console):
     """Plain lines, as they are. Once they find no taker (a pipe whose reader has ended, a log on a
@@ -16,8 +18,9 @@ class Terminal(Console):
         try:
             super().print(*words, **options)
         except OSError:
-            self.quiet = True
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """In rich's own class it ends the program."""
         self.quiet = True
+        silence(self.file)

@@ -30,13 +30,14 @@ from skdtune import (
     teachers,
 )
 from skdtune.differences import differences
-from skdtune.errors import NOTHING_FINISHED, ConfigError, first_line, run, together
+from skdtune.errors import NOT_DONE, ConfigError, first_line, run, together
 from skdtune.provenance import git_commit, versions
-from skdtune.records import MODELS, Record, Study, Writer
+from skdtune.records import MODELS, Record, Study
 from skdtune.space import SearchSpace
 from skdtune.terminal import Terminal
 from skdtune.tracking_uri import absolute, default_uri
 from skdtune.uploader import Uploader
+from skdtune.writer import Writer
 from trainables import data
 from trainables.storage import Folder
 
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
         console.print(ending.lost)
     if ending.stopped or ending.lost:
         console.print("stopped; the same command goes on from here")
-        return signals.exit_code(ending.stopped) if ending.stopped else NOTHING_FINISHED
+        return signals.exit_code(ending.stopped) if ending.stopped else NOT_DONE
     return _conclude(study, ending.run_id, console)
 
 
@@ -98,7 +99,7 @@ def _train(
             final.train(study, chosen, desk)
     except KeyboardInterrupt as error:
         stopped = error
-    except cluster.Lost as error:
+    except (cluster.Lost, final.GpuLost) as error:
         lost = str(error)
     except OSError as error:
         lost = _unwritten(study, error)
@@ -252,7 +253,7 @@ def _conclude(study: Study, run_id: str, console: Console) -> int:
         console.print(line)
     finished = conclusion.finished_seeds(study)
     if not finished:
-        return NOTHING_FINISHED
+        return NOT_DONE
     key = finished[0].key
     model = Path(study.folder.uri) / MODELS / key
     console.print(

@@ -16,9 +16,9 @@ from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
 from skdtune.recorder import Recorder
-from skdtune.records import Writer
 from skdtune.sampler import OptunaSampler
 from skdtune.settings import Resources
+from skdtune.writer import Writer
 from trainables.classifier import ClassifierTrial
 
 # Of a trial's process, spot machines taken back included, in a whole night. The trainable itself

@@ -14,8 +14,9 @@ from skdtune.capacity import Slots
 from skdtune.cluster import disconnect
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
-from skdtune.records import Record, Writer
+from skdtune.records import Record
 from skdtune.settings import Resources
+from skdtune.writer import Writer
 from tests.cluster.resting import Resting
 from tests.programs import at_once
 from tests.skdtune.builders import build_space, new_study

@@ -239,6 +239,23 @@ EDITED = {
             "trial.channels_last: 'yes' is not true or false",
         ],
     ),
+    "a mistake in a setting of the search hides no other": (
+        [("name: tpe", "nmae: tpe"), ("method/alpha: 0.2", "method/alpha: 20.0")],
+        [
+            "search.sampler.nmae: search.sampler has no such setting",
+            "search.first_trials[0]: method/alpha: 20.0 is not in 0.02 to 2 (log)",
+        ],
+    ),
+    "a mistake in a setting of the search makes none up": (
+        [
+            (ALPHA, "0.2"),
+            (STAGE, "1"),
+            ("{type: categorical, choices: [drg, dsr, drg_dsr]}", "drg"),
+            ("trials: 4", "trials: 1\n  metrik: x"),
+            ("    - {method/alpha: 0.2}", "    - {}"),
+        ],
+        ["mine.yaml: 1 problem", "search.metrik: search has no such setting"],
+    ),
     "1E5 is a float and no whole number": (
         [("epochs: 9", "epochs: 1E5")],
         ["trial.epochs: 100000.0 is not a whole number"],
@@ -736,7 +753,7 @@ FLAGS = {
     "an argument too many": (["other"], ["other: no such argument"]),
     "--resume with no study": (
         ["--resume"],
-        ["--resume: 1 problem\n  no study quickstart in ./studies"],
+        ["--resume: 1 problem\n  no study of the space quickstart in ./studies"],
     ),
     "--resume of a name that there is not": (
         ["--resume", "--name=mine", "--set=trial.epochs=0"],

@@ -34,6 +34,15 @@ def test_where_ray_is(monkeypatch, tmp_path, asked, environment, expected):
     assert cluster.where(asked) == expected
 
 
+@pytest.mark.parametrize("environment", ["ray://h:10001", "http://127.0.0.1:8265", "h"])
+def test_a_variable_that_is_no_address_is_named(monkeypatch, environment):
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    with pytest.raises(ConfigError, match="RAY_ADDRESS: 1 problem") as caught:
+        cluster.where(None)
+    assert caught.value.problems == [f"{environment!r} is not local, auto or HOST:PORT"]
+    assert cluster.where("local") == "local"
+
+
 def test_a_cluster_that_this_user_has_running_here_is_joined(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -8,8 +8,9 @@ import pytest
 from skdtune import comparison, export, final, records, space, strict_yaml
 from skdtune.errors import ConfigError
 from skdtune.leaderboard import rank
-from skdtune.records import Study, Writer
+from skdtune.records import Study
 from skdtune.strict_yaml import Document
+from skdtune.writer import Writer
 from tests.skdtune import builders
 from tests.skdtune.test_final import CONFIG
 from trainables.metrics import TEST, score_names

@@ -2,6 +2,7 @@
 bit."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,13 +14,15 @@ import weakref
 import mlflow.pytorch
 import pytest
 import torch
+from rich.console import Console
 
 from skdtune import conclusion, final, final_run, records
 from skdtune import train as train_program
 from skdtune.errors import ConfigError
-from skdtune.records import Study, Writer
+from skdtune.records import Study
 from skdtune.strict_yaml import dump
 from skdtune.train import Ending
+from skdtune.writer import Writer
 from trainables import data, metrics, shipping
 from trainables.sources import DataError
 from trainables.storage import Folder
@@ -159,11 +162,24 @@ def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
         yield
 
     monkeypatch.setattr(final_run, "events", events)
-    lines: list[str] = []
     study = training(tmp_path)
-    train(study, lines.append)
+    lost = pytest.raises(final.GpuLost) if left == "pending" else contextlib.nullcontext()
+    with lost:
+        train(study)
     assert [record.status for record in study.records.values()] == ["failed", left]
-    assert any("the same command goes on" in line for line in lines) == (left == "pending")
+
+
+def test_a_training_that_loses_its_gpu_is_not_done(tmp_path, monkeypatch):
+    def events(task):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+        yield
+
+    monkeypatch.setattr(final_run, "events", events)
+    study = training(tmp_path)
+    study.tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
+    chosen = list(study.records.values())
+    ending = train_program._train(study, chosen, None, Console(file=io.StringIO()))
+    assert "the GPU is lost" in ending.lost
 
 
 def test_a_run_that_failed_holds_no_memory_when_the_next_one_begins(tmp_path, monkeypatch):

@@ -159,6 +159,15 @@ def test_a_study_is_held_while_the_block_runs_and_not_before_or_after(tmp_path):
     assert folder.names() == []
 
 
+def test_folders_that_were_there_before_stay(tmp_path):
+    for own in (tmp_path / "own", tmp_path / "above"):
+        own.mkdir()
+    for place in ("own", "above/study", "new/study"):
+        with lock.held(Folder(tmp_path / place), "tiny"):
+            pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["above", "own"]
+
+
 def test_an_error_in_the_block_gives_the_study_up(tmp_path):
     folder = Folder(tmp_path)
     with pytest.raises(KeyboardInterrupt), lock.held(folder, "tiny"):

@@ -5,7 +5,8 @@ import torch
 
 from skdtune import final, records, teachers
 from skdtune.errors import ConfigError
-from skdtune.records import Record, Study, Writer
+from skdtune.records import Record, Study
+from skdtune.writer import Writer
 from tests.skdtune.builders import NOWHERE
 from tests.skdtune.test_final import CONFIG
 from trainables import shipping

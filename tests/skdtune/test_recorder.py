@@ -10,7 +10,8 @@ from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
 from skdtune.recorder import Recorder
-from skdtune.records import Record, Writer
+from skdtune.records import Record
+from skdtune.writer import Writer
 from tests.skdtune.builders import build_space, curve, new_study, report, tune_trial, wait_for
 from trainables.storage import Folder
 
@@ -39,9 +40,13 @@ class Desk:
         self.study = new_study(folder, self.space)
         self.study.folder = Watched(folder)
         self.study.save()
+        self.stops, self.doubts = 0, []
+        self.resumed()
+
+    def resumed(self) -> None:
+        """Begins with the study as it stands."""
         self.plan = Plan(self.study, self.space)
         self.plan.queue.clear()  # as when all have been started
-        self.stops, self.doubts = 0, []
         self.interrupt = Interrupt()
         self.interrupt.on_stop = self._stopped
         self.output = io.StringIO()
@@ -217,17 +222,13 @@ def test_checkpoints_go_only_when_the_record_says_that_they_are_not_needed(desk,
     desk.study.folder.write("checkpoints/0002/epoch_000001/state.pt", b"x")
     wait_for(lambda: desk.study.folder.exists("trials/0002.json"), 5, "the start is written")
     desk.study.folder.seen.clear()
-    order = []
-    put, discard = desk.writer.put, desk.writer.discard
-    desk.writer.put = lambda record: (order.append(("put", record.status)), put(record))
-    desk.writer.discard = lambda record: (order.append(("discard", "")), discard(record))
     if outcome:
         desk.result(trial, outcome=outcome, error="e", details="")
-        order.clear()
     desk.complete(trial)
-    assert order == [("put", outcome or "stopped"), ("discard", "")]
     desk.writer.close()
-    assert not desk.study.folder.exists("checkpoints/0002")
+    assert on_disk(desk, "0002").status == outcome or "stopped"
+    assert desk.study.folder.seen[-1] == ("delete", "checkpoints/0002")
+    assert desk.study.folder.seen[-2] == ("write", "trials/0002.json")
 
 
 def test_what_finished_keeps_its_last_checkpoint_alone(desk):
@@ -280,6 +281,18 @@ def test_three_first_failures_of_one_kind_stop_the_search(desk):
     assert desk.study.records["0002"].status == records.FAILED, "its failure counts"
 
 
+def test_three_failures_that_a_resume_tries_again_do_not_stop_a_search_that_has_worked(desk):
+    for key, status in (("0000", "finished"), ("0001", "finished"), ("0002", "failed")):
+        desk.trial(key)
+        desk.study.records[key].end(status)
+    desk.resumed()
+    for number in range(2, 6):
+        trial = desk.start(f"{number:04d}")
+        desk.result(trial, outcome="failed", error="as before", details="")
+        desk.complete(trial)
+    assert not desk.interrupt.stop_all()
+
+
 @pytest.mark.parametrize(
     "outcomes",
     [
@@ -302,13 +315,13 @@ def test_other_failures_do_not(desk, outcomes):
 def test_a_study_that_cannot_be_written_stops_the_search(desk):
     desk.recorder.on_step_end(0, [])
     assert not desk.interrupt.stop_all()
-    desk.writer.error = OSError(28, "No space left on device")
+    desk.writer._failed["trials/0000.json"] = OSError(28, "No space left on device")
     desk.recorder.on_step_end(1, [])
     desk.recorder.on_step_end(2, [])
     assert "cannot be written" in desk.interrupt.reason
     assert "No space left" in desk.interrupt.reason
     assert desk.stops == 1
-    desk.writer.error = None
+    desk.writer._failed.clear()
 
 
 def test_a_snapshot_of_tune_holds_nothing_of_it(desk):

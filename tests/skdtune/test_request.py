@@ -241,9 +241,16 @@ class TestResume:
     def test_of_what_is_not_there(self) -> None:
         assert problems("--resume") == ["no study in ./studies to resume"]
         assert problems("--resume", "--name=mine") == ["no study mine in ./studies to resume"]
-        assert problems("quickstart", "--resume") == ["no study quickstart in ./studies to resume"]
+        assert problems("quickstart", "--resume") == [
+            "no study of the space quickstart in ./studies to resume"
+        ]
         (problem,) = problems("--resume", "--storage=nowhere")
         assert problem == "there is no study here (study.json is missing)"
+
+    def test_of_a_study_that_is_named_where_the_space_belongs(self) -> None:
+        saved("night", 1.0)
+        problem, _ = problems("night", "--resume")  # the other: no such space
+        assert problem == "night is a study and no space: --name night"
 
     def test_of_a_final_training(self) -> None:
         saved("mine", 1.0)

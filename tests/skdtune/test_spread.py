@@ -13,9 +13,10 @@ import torch
 
 from skdtune import capacity, cluster, final, records, spread
 from skdtune.capacity import Slots
-from skdtune.records import Record, Study, Writer
+from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.spread import Room, Runner
+from skdtune.writer import Writer
 from tests.programs import at_once, descendants, title
 from tests.skdtune.test_final import CONFIG, again, outcome, training, with_models
 from trainables.storage import Folder

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from skdtune import lock, sync
-from skdtune.errors import NOTHING_FINISHED, ConfigError
+from skdtune.errors import NOT_DONE, ConfigError
 from tests.skdtune.builders import assert_mirrored, free_port, mixed_study, server_content
 
 
@@ -55,7 +55,7 @@ def test_it_goes_where_the_study_was_mirrored_to(tmp_path, database, how, monkey
 def test_a_server_that_cannot_be_written_is_one_line_and_a_code(tmp_path, uri, capsys):
     mixed_study(tmp_path / "study")
     uri = uri.format(port=free_port())
-    assert sync.main([str(tmp_path / "study"), "--tracking-uri", uri]) == NOTHING_FINISHED
+    assert sync.main([str(tmp_path / "study"), "--tracking-uri", uri]) == NOT_DONE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"MLflow at {uri} cannot be written: ")
 

@@ -1,0 +1,106 @@
+"""Writes the records of a running study."""
+
+import errno
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from skdtune import records
+from skdtune.records import TRIALS, Record, Study, encode
+from trainables.checkpoint import CHECKPOINTS
+from trainables.storage import Folder
+
+_LOCAL_PAUSES_S = (0.2, 1.0)  # before a write is tried again
+_STORE_PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)  # a store may be away for a moment
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN)  # so NFS says
+
+
+class Writer:
+    """Writes changed records from a thread of its own, so that storage never holds up the search.
+
+    Each record is written whole, the newest version wins; of a trial that needs its checkpoints no
+    more those are deleted behind it, but for the last of one that has finished. What is lost when
+    the process is killed is at most what was changed in the last moment, and the trial's checkpoint
+    holds those epochs too."""
+
+    def __init__(self, study: Study):
+        self._study = study
+        self._changed: dict[str, bytes] = {}
+        self._discarded: dict[str, str] = {}  # by key the checkpoint to keep
+        self._failed: dict[str, OSError] = {}  # by place, until it can be written after all
+        self._condition = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        self._thread.start()
+
+    @property
+    def error(self) -> OSError | None:
+        """Why something is not on disk that should be."""
+        return next(iter(list(self._failed.values())), None)
+
+    def put(self, record: Record) -> None:
+        """Hands over the record as it is now."""
+        data = encode(vars(record))
+        has_spare = record.status == records.FINISHED and record.checkpoint
+        with self._condition:
+            self._changed[record.key] = data
+            if record.status in records.NEVER_AGAIN or has_spare:
+                self._discarded[record.key] = record.checkpoint
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """Waits until everything is written; a trial that is still running is one to go on with.
+        Errors: OSError, when something is not on disk."""
+        for record in self._study.records.values():
+            if record.status == records.RUNNING:
+                record.status = records.INTERRUPTED
+                self.put(record)
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._thread.join()
+        if self.error:
+            raise self.error
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._changed or self._discarded or self._closing)
+                batch, self._changed = self._changed, {}
+                discarded, self._discarded = self._discarded, {}
+                if not batch and not discarded:
+                    return
+            folder = self._study.folder
+            for key, data in batch.items():
+                self._attempt(f"{TRIALS}/{key}.json", folder.write, data)
+            for key, kept in discarded.items():
+                if not self.error:  # a record that is not on disk still needs its checkpoints
+                    self._attempt(f"{CHECKPOINTS}/{key}", partial(_clear, folder), kept)
+
+    def _attempt(self, place: str, action: Callable[..., None], value: object) -> None:
+        """Waits for a storage that is away, but not again for each that it has kept waiting."""
+        for tries in itertools.count():
+            try:
+                action(place, value)
+                self._failed.pop(place, None)
+                return
+            except Exception as error:  # noqa: BLE001 - a writer that dies in silence loses records
+                is_away = self._study.folder.local is None or getattr(error, "errno", 0) in _AWAY
+                pauses_s = _STORE_PAUSES_S if is_away else _LOCAL_PAUSES_S
+                if self.error or tries >= len(pauses_s):
+                    kept = error if isinstance(error, OSError) else OSError(repr(error))
+                    self._failed[place] = kept
+                    return
+                time.sleep(pauses_s[tries])
+
+
+def _clear(folder: Folder, place: str, kept: str) -> None:
+    """Deletes all that lies in a place but one thing, and the place itself when that is none."""
+    if not kept:
+        folder.delete(place)
+        return
+    for name in folder.names(place):
+        if f"{place}/{name}" != kept:
+            folder.delete(f"{place}/{name}")

@@ -149,11 +149,11 @@ def fitted(
     return asked, note
 
 
-def spread(
+def even_share(
     asked: Resources, nodes: list[Node], wanted: int | None, grows: bool
 ) -> tuple[Resources, str]:
-    """The largest share of a GPU, one over a whole number, that leaves room on each node for as
-    many trials, and a line to print when it is another than asked for.
+    """Raises a trial's share of a GPU, to one over a whole number, as far as each node still has
+    room for as many trials; and a line to print when it is another than asked for.
 
     Ray fills one GPU before it takes the next, so that of two one would idle where a node's cores,
     or the trials `wanted` at once, do not fill both; and it may send a trial to a node whose GPUs

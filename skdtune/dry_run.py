@@ -27,7 +27,7 @@ def show(request: Request, address: str, console: Console) -> None:
         cluster.connect(address)
     wanted = request.options["concurrency"]
     resources, slots, note = nodes.prepare(
-        space, request.folder, facts, address, wanted, console.print, wait=False
+        space, request.folder, facts["fingerprint"], address, wanted, console.print, wait=False
     )
     study = request.old or Study("", "search", space.document, space.name)
     if request.old is None:
@@ -72,7 +72,7 @@ def show(request: Request, address: str, console: Console) -> None:
         )
         table.add_row(path, distributions.describe(parameter.distribution) + only)
     console.print(table)
-    small = preflight.batch_note(facts["batch_size"], facts["train"])
+    small = preflight.batch_note(facts["batch_size"], facts["train"], facts["late_terms"])
     for line in (note, small, *request.warm.lines, *space.moved()):
         if line:
             console.print(line)

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -49,6 +50,11 @@ def last_line(error: BaseException) -> str:
     """The same where a traceback stands before it, as in what another process raised."""
     lines = str(error).strip().splitlines()
     return lines[-1][:2000] if lines else type(error).__name__
+
+
+def without_numbers(text: str) -> str:
+    """By which errors of one kind are alike: each has its own process, bytes, epoch."""
+    return re.sub(r"[0-9][0-9.]*", "#", text)
 
 
 def begin() -> None:

@@ -65,7 +65,8 @@ def refuse_seeds_of_search(study: Study, document: dict) -> None:
 
 
 def _seeds_of_search(origin: Any) -> int:
-    """On how many seeds a search has chosen the config; a file of before does not say it."""
+    """On how many seeds a search has chosen the config; a best.yaml from before finalists existed
+    does not say it."""
     if not origin:
         return 0
     found = origin.get("search_seeds", 1) if isinstance(origin, dict) else 1

@@ -45,8 +45,10 @@ class Parser:
             self.required.append(name)
 
     def study(self, is_on_disk: bool = False) -> None:
-        where = "a name in ./studies" if is_on_disk else "a name in ./studies or MLflow"
-        self.argument("study", f"{where}, a folder or URI (default: the newest in ./studies)")
+        where, newest = "a name in ./studies", "the newest in ./studies"
+        if not is_on_disk:
+            where, newest = f"{where} or MLflow", f"{newest}; with --tracking-uri, there"
+        self.argument("study", f"{where}, a folder or URI (default: {newest})")
 
     def tracking_uri(self) -> None:
         self.option(
@@ -207,7 +209,7 @@ def overrides(flags: list[str] | None) -> tuple[list[tuple[list[str], Any]], lis
             problems.append(f"--set {flag}: expected PATH=VALUE, such as trial.optim.lr=0.1")
             continue
         try:
-            edits.append((keys, strict_yaml.scalar(text, f"--set {path}")))
+            edits.append((keys, strict_yaml.value(text, f"--set {path}")))
         except ConfigError as error:
             problems += [f"--set {path}: {problem}" for problem in error.problems]
     return edits, problems

@@ -3,19 +3,18 @@
 import csv
 import io
 import json
-import re
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from skdtune import records
+from skdtune.errors import without_numbers
 from skdtune.leaderboard import LABELS, LONGEST_ERROR, Board, Row, gain, why
 
 _MOST_FAILURES = 3
 _WIDTH = 200  # where there is no terminal
 _NARROW = 130  # columns; below, a trial's values have no room beside the rest
-_NUMBER = re.compile(r"[0-9][0-9.]*")  # of an epoch, of bytes: another one in each
 _VALUES = "searched values"
 _MEAN = "mean (seeds)"
 
@@ -99,7 +98,7 @@ def _failures(board: Board) -> list[str]:
     for record in sorted((row.record for row in board.rows), key=lambda record: record.key):
         if record.status not in (records.DIVERGED, records.FAILED):
             continue
-        kind = record.status, _NUMBER.sub("#", record.error)
+        kind = record.status, without_numbers(record.error)
         if kind in kinds or len(kinds) == _MOST_FAILURES:
             more += 1
             continue

@@ -99,8 +99,9 @@ def rank(study: Study) -> Board:
 def gain(
     metric: str, one: tuple[float, float | None], other: tuple[float, float | None]
 ) -> float | None:
-    """How much better one (score, mean) is, over the same seeds of both: their means, or where the
-    one has none their scores. None for a mean beside none, which would be luck beside none."""
+    """How much better `one` is, each a (score, mean): the difference of their means over the same
+    seeds, of their scores when `one` has no mean. None when `one` alone has a mean: an average is
+    not compared with a single lucky seed."""
     (score, mean), (other_score, other_mean) = one, other
     if mean is None:
         return ahead(metric, score, other_score)

@@ -28,7 +28,7 @@ _WHY = "why, say `ray status` and, on the head, /tmp/ray/session_latest/logs/mon
 def prepare(
     space: SearchSpace,
     folder: Folder,
-    facts: dict[str, Any],
+    fingerprint: str,
     address: str,
     wanted: int | None,
     say: Callable[[str], Any],
@@ -38,23 +38,23 @@ def prepare(
     """What a trial takes, how many run at once, and a line to print when a trial takes other than
     it asked for; on a cluster once its nodes have been looked at.
 
-    say: prints a line, before a node is waited for and when one that joins later is left out.
+    fingerprint: of the images that every node must have. say: prints a line, before a node is
+    waited for and when one that joins later is left out.
     wait: for a node, when there is none yet, and look at those to come until the slots are closed.
     flag: that names the folder.
     Errors: ConfigError when no trial can run, or not on all nodes that it would be sent to."""
     if address == cluster.LOCAL:
         offer = capacity.offered()
         asked, note = capacity.fitted(space.resources, offer, address)
-        asked, spread = capacity.spread(asked, offer, wanted, grows=False)
-        return asked, Slots(asked, offer, wanted), note or spread
+        asked, shared = capacity.even_share(asked, offer, wanted, grows=False)
+        return asked, Slots(asked, offer, wanted), note or shared
     growth = capacity.growth()
     asked, _ = capacity.fitted(space.resources, capacity.offered(), address, growth)
     if wait:
         _wait_for_room(asked, say)
     grows = growth is not None and growth.on_demand
-    asked, note = capacity.spread(asked, capacity.offered(), wanted, grows)
-    config = space.config(space.first_values(space.first_trials()[0]))
-    inspect = partial(Inspection, config, facts["fingerprint"], folder, asked, flag)
+    asked, note = capacity.even_share(asked, capacity.offered(), wanted, grows)
+    inspect = partial(Inspection, space.first_config(), fingerprint, folder, asked, flag)
     nodes = [n for n in ray.nodes() if n["Alive"] and capacity.room(asked, capacity.of(n))]
     _check(inspect, folder, nodes, flag)
     offer = capacity.offered()

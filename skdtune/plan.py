@@ -85,7 +85,7 @@ class Plan:
     def repeats_to_come(self) -> int:
         """How many repeats of finalists are not on the books yet; before all trials have ended the
         most that it may be."""
-        finalists, found = ranking.wanted(self.study), self.study.records.values()
+        finalists, found = ranking.finalists(self.study), self.study.records.values()
         if finalists is None or self.only:
             return 0
         if self._has_searched:

@@ -3,6 +3,7 @@ trial."""
 
 import os
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from skdtune import teachers
 from skdtune.errors import ConfigError, first_line
 from skdtune.space import BASELINE, SearchSpace
-from trainables import data, methods, models
+from trainables import data, methods, metrics, models
 from trainables.data import Sets
 from trainables.sources import DataError
 from trainables.storage import Folder
@@ -23,10 +24,10 @@ def data_facts(space: SearchSpace, folder: Folder, tracking_uri: str) -> dict[st
     """Sizes and fingerprint of the data set that the first trial trains on. folder: the study's.
     tracking_uri: of the MLflow that is asked for teachers. Errors: ConfigError for a set that is
     missing or damaged, and for teachers that do not fit."""
-    config = space.config(space.first_values(space.first_trials()[0]))
+    config = space.first_config()
     sets = load_data(config)
     teachers.check(teachers.named(space), sets, folder, tracking_uri)
-    _rehearse(config, sets)
+    late = _rehearse(config, sets)
     channels, height, width = sets.image_shape
     data.forget()  # the driver trains nothing
     return {
@@ -37,14 +38,20 @@ def data_facts(space: SearchSpace, folder: Folder, tracking_uri: str) -> dict[st
         "image": [channels, height, width],
         "fingerprint": sets.fingerprint(),
         "batch_size": sets.batch_size,
+        "late_terms": late,
     }
 
 
-def batch_note(batch_size: int, images: int) -> str:
-    """A line to print when a batch is more than there is to train on; empty when it is not."""
-    if batch_size <= images:
-        return ""
-    return f"data.batch_size: {batch_size} asked; an epoch is one batch of all {images} images"
+def batch_note(batch_size: int, images: int, late_terms: Sequence[str] = ()) -> str:
+    """A line to print when an epoch is a single batch: because there are no more images, or where
+    the method has terms that come with the second one. Else empty."""
+    notes = []
+    if batch_size > images:
+        notes.append(f"{batch_size} asked; an epoch is one batch of all {images} images")
+    if late_terms and images < 2 * batch_size:
+        lost = ", ".join(map(metrics.loss_name, late_terms))
+        notes.append(f"no epoch has a second batch, with which alone {lost} would come in")
+    return f"data.batch_size: {'; '.join(notes)}" if notes else ""
 
 
 def load_data(config: dict, final: bool = False) -> Sets:
@@ -69,14 +76,15 @@ def writable(folder: Folder) -> None:
         raise ConfigError("--storage", [f"{folder.uri}: {place} is no folder that can be written"])
 
 
-def _rehearse(config: dict, sets: Sets) -> None:
-    """One batch of the method on the backbone, with images of this size, so that what does not fit
-    together fails here and not in every trial. Errors: ConfigError."""
+def _rehearse(config: dict, sets: Sets) -> list[str]:
+    """Two batches of the method on the backbone, with images of this size, so that what does not
+    fit together fails here and not in every trial. Returns the terms that the second one alone
+    has. Errors: ConfigError."""
     section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
     pair = f"{section['name']} on {config['model']['name']}"
     with torch.random.fork_rng(devices=[]):  # the driver leaves the GPUs alone
         try:
-            _two_batches(config, section, sets)
+            return _two_batches(config, section, sets)
         except (RuntimeError, ValueError) as error:
             place = "x".join(map(str, sets.image_shape))
             problem = f"{pair} cannot take images of {place}: {first_line(error)}{_where(error)}"
@@ -86,8 +94,8 @@ def _rehearse(config: dict, sets: Sets) -> None:
             raise ConfigError("trial", [problem]) from error
 
 
-def _two_batches(config: dict, section: dict, sets: Sets) -> None:
-    """The second has one before it."""
+def _two_batches(config: dict, section: dict, sets: Sets) -> list[str]:
+    """The second has one before it, and the terms that are returned for it."""
     backbone = models.build(
         classes=len(sets.classes), image_shape=sets.image_shape, **config["model"]
     )
@@ -95,6 +103,7 @@ def _two_batches(config: dict, section: dict, sets: Sets) -> None:
     method.start_training(methods.Task(_IMAGES, config["epochs"], sets.mean, sets.std))
     method.start_epoch()
     rows = torch.arange(_IMAGES).repeat(2 if method.companion else 1)
+    found: list[dict] = []
     for _ in range(2):
         method.start_batch(rows)
         images = torch.randn(len(rows), *sets.image_shape)
@@ -102,7 +111,9 @@ def _two_batches(config: dict, section: dict, sets: Sets) -> None:
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
             raise TypeError("losses must return the logits and a dictionary of named terms")
         sum(answer[1].values()).backward()
+        found.append(answer[1])
     method.eval()(images)
+    return [name for name in found[1] if name not in found[0]]
 
 
 def _where(error: Exception) -> str:

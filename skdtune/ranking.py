@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from skdtune import records
 from skdtune.records import Record, Study
-from skdtune.settings import LOWER_IS_BETTER, Finalists
+from skdtune.settings import LOWER_IS_BETTER, Finalists, Search
 from trainables import metrics
 
 _TIE_BREAK = "val/loss"
@@ -52,11 +52,11 @@ def ranked_by(study: Study) -> str:
     """The metric."""
     if study.kind != "search":
         return f"{metrics.TEST}/accuracy"
-    return (study.space.get("search") or {}).get("metric", "val/accuracy")
+    return (study.space.get("search") or {}).get("metric", Search.metric)
 
 
 def sign(metric: str) -> int:
-    """What the metric is multiplied by where less is to be better."""
+    """1 or -1: the metric times this is lower for the better trial."""
     return 1 if metric in LOWER_IS_BETTER else -1
 
 
@@ -95,7 +95,7 @@ def _by_score(study: Study) -> list[Record]:
     return sorted((r for r in found if not r.repeats), key=order)
 
 
-def wanted(study: Study) -> Finalists | None:
+def finalists(study: Study) -> Finalists | None:
     """The finalists that a search is to have."""
     asked = (study.space.get("search") or {}).get("finalists")
     return Finalists(**asked) if asked is not None and study.kind == "search" else None
@@ -104,7 +104,7 @@ def wanted(study: Study) -> Finalists | None:
 def standing(study: Study) -> Standing | None:
     """Of the finalists; None where none are asked for. They are settings that differ, came to the
     full budget and have not diverged with another seed."""
-    asked = wanted(study)
+    asked = finalists(study)
     if asked is None:
         return None
     repeats: dict[str, dict[int, Record]] = {}

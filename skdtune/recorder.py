@@ -1,7 +1,6 @@
 """Tune's events to the study's records. It touches memory and hands records on; all it asks for,
 every few seconds, is whether Ray is still there."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.result import DONE
 
 from skdtune import cluster, records
+from skdtune.errors import without_numbers
 from skdtune.interrupt import Interrupt
 from skdtune.plan import Plan
 from skdtune.progress import Progress
@@ -18,16 +18,15 @@ from skdtune.writer import Writer
 from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
-_NUMBER = re.compile(r"\d[\d.]*")  # of a process, of bytes: another one in each
 
 
 class Recorder(tune.Callback):
     """Keeps the records of a running study.
 
-    Of a trial's end Tune tells the sampler first: what that has put back into the plan has not
-    ended. Else it is the outcome that the trial reports, `stopped` when it reports none, or
-    `failed` when its process is given up; while the search is being stopped a trial without an
-    outcome is `interrupted`.
+    How a trial has ended, the first that applies: put back into the plan by the sampler, which Tune
+    tells first (`interrupted`); without an outcome while the search is being stopped
+    (`interrupted`); its process given up (`failed`); else the outcome that it reports, or
+    `stopped`, by the scheduler, when it reports none.
     doubt: called when a trial has failed in a way that may be its node's."""
 
     def __init__(
@@ -120,7 +119,7 @@ class Recorder(tune.Callback):
         if self.first_failures is None:
             return
         self.first_failures.append(record.error)
-        count, alike = len(self.first_failures), {_NUMBER.sub("#", e) for e in self.first_failures}
+        count, alike = len(self.first_failures), set(map(without_numbers, self.first_failures))
         if count >= _SAME_FAILURES and len(alike) == 1:
             first = self.first_failures[0]
             self.interrupt.request(f"the first {count} trials failed alike: {first}")

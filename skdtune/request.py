@@ -75,7 +75,7 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
 def _existing(options: dict[str, Any]) -> Study:
     """The study that `--resume` means. Errors: ConfigError when there is none, and when it has
     more trials than are asked for."""
-    study = _search(records.load(_place(options)))
+    study = _must_be_search(records.load(_place(options)))
     there = sum(not record.is_beside for record in study.records.values())
     if options["trials"] is not None and options["trials"] < there:
         problem = f"--trials {options['trials']}: it has {there} already, the baseline not counted"
@@ -96,7 +96,7 @@ def _place(options: dict[str, Any]) -> Folder:
     return folder
 
 
-def _search(study: Study) -> Study:
+def _must_be_search(study: Study) -> Study:
     if study.kind != "search":
         problem = "it is a final training; the same skdtune.train command goes on with it"
         raise ConfigError(f"study {study.name}", [problem])

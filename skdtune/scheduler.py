@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
+from skdtune import records
 from skdtune.records import Record
 from skdtune.space import SearchSpace
 from trainables import metrics
@@ -50,7 +51,7 @@ class StudyAsha(AsyncHyperBandScheduler):
         if run["beside"]:
             return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, _by_key(trial), result)
-        return TrialScheduler.CONTINUE if run["role"] != "search" else decision
+        return TrialScheduler.CONTINUE if run["role"] != records.SEARCH else decision
 
     def on_trial_complete(self, tune_controller: object, trial: Trial, result: dict) -> None:
         if not trial.config["run"]["beside"]:

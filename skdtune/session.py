@@ -71,7 +71,7 @@ def run(request: Request, console: Console) -> Ending:
             resources, slots, note = nodes.prepare(
                 request.space,
                 request.folder,
-                facts,
+                facts["fingerprint"],
                 address,
                 request.options["concurrency"],
                 console.print,
@@ -80,7 +80,9 @@ def run(request: Request, console: Console) -> Ending:
                 signals.check()  # from here on there is a study to go on with
                 _write(study, request.space, new=request.old is None)
                 plan = Plan(study, request.space, resources)
-                small = preflight.batch_note(facts["batch_size"], facts["train"])
+                small = preflight.batch_note(
+                    facts["batch_size"], facts["train"], facts["late_terms"]
+                )
                 sharing = mps.note(served) if shares and 0 < resources.gpu < 1 else ""
                 said = [*_headline(plan, slots.now(), address), note, sharing, small]
                 for line in [*said, *request.warm.lines, *request.space.moved()]:

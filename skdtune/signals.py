@@ -78,7 +78,8 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """The same where one may have come before: what is done then is to be done in any case."""
+    """As `deferred`, but entered even when a signal has come: for a closing that must happen in any
+    case."""
     before, _state.is_deferred = _state.is_deferred, True
     try:
         yield

@@ -81,9 +81,13 @@ class SearchSpace:
     def baseline_config(self) -> dict:
         """Plain cross entropy with whatever else the first trial has: what distillation must
         beat."""
-        config = self.config(self.first_values(self.first_trials()[0]))
+        config = self.first_config()
         config["method"] = {"name": BASELINE}
         return config
+
+    def first_config(self) -> dict:
+        """The first trial's."""
+        return self.config(self.first_values(self.first_trials()[0]))
 
     def first_trials(self) -> list[dict[str, Any]]:
         return self.search.first_trials or [{}]

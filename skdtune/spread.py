@@ -86,16 +86,16 @@ def connected(
     """Ray, with nodes that can run the space's config and see the folder. runs: how many are to be
     trained. Errors: ConfigError."""
     local = address == cluster.LOCAL
-    facts = {}
+    fingerprint = ""
     if not local:
-        facts["fingerprint"] = preflight.load_data(space.fixed).fingerprint()
+        fingerprint = preflight.load_data(space.fixed).fingerprint()
         data.forget()  # the driver trains nothing
     shares = local and 0 < space.resources.gpu < 1
     with signals.deferred(), mps.serving(shares):
         cluster.connect(address)
         try:
             asked, slots, note = nodes.prepare(
-                space, folder, facts, address, runs, say, flag="--output"
+                space, folder, fingerprint, address, runs, say, flag="--output"
             )
             if note:
                 say(note)

@@ -67,7 +67,7 @@ def parse(text: str, source: str) -> Document:
     return Document(data, reader.lines)
 
 
-def scalar(text: str, source: str) -> Any:
+def value(text: str, source: str) -> Any:
     """The value of a `--set PATH=VALUE` flag, read by the same rules."""
     return parse(text, source).data
 

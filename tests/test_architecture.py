@@ -128,7 +128,7 @@ def test_every_file_is_short_and_says_its_job() -> None:
     ("module", "named"),
     [
         ("skdtune.errors", ["ConfigError", "together", "begin", "run"]),
-        ("skdtune.strict_yaml", ["read", "parse", "scalar", "dump", "Document"]),
+        ("skdtune.strict_yaml", ["read", "parse", "value", "dump", "Document"]),
         ("skdtune.space", ["SearchSpace", "Parameter", "load", "build", "locate"]),
         ("skdtune.leaderboard", ["Row", "Board", "rank", "gain", "why"]),
         ("skdtune.formats", ["as_table", "as_json", "as_csv", "show", "summary"]),

@@ -29,6 +29,9 @@ def test_the_method_it_adds_is_found_and_trains(tmp_path, monkeypatch):
     entropy = -(log_p.exp() * log_p).sum(dim=1).mean()
     torch.testing.assert_close(terms["penalty"], -0.5 * entropy)
     sum(terms.values()).backward()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, terms = method.losses(torch.rand(4, 1, 8, 8), labels)
+    assert {term.dtype for term in terms.values()} == {torch.float32}
 
 
 def test_its_space_loads():

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.precision import exactly
+
 
 class AuxiliaryHead(nn.Module):
     """Classifies from the feature map after one stage, at the authors' full width.
@@ -32,7 +34,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         # [B, C, H, W] -> [B, K]
-        return self.head(self._last_map(features))
+        return exactly(self.head, self._last_map(features))
 
     def embed(self, features: Tensor) -> Tensor:
         """What the linear layer sees.  # [B, C, H, W] -> [B, widths[-1]]"""
@@ -40,7 +42,7 @@ class AuxiliaryHead(nn.Module):
 
     def classify(self, embedding: Tensor) -> Tensor:
         """The logits of what `embed` gave.  # [B, widths[-1]] -> [B, K]"""
-        return self.head[-1](embedding)
+        return exactly(self.head[-1], embedding)
 
     def _last_map(self, features: Tensor) -> Tensor:
         # [B, C, H, W] -> [B, widths[-1], H', W']

@@ -1,13 +1,9 @@
 """The distillation terms that methods share, as pure functions; each states its reduction."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def full_precision(logits: Tensor) -> Tensor:
-    """Logits in at least float32, so that a softmax under mixed precision loses nothing."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+from trainables.precision import full_precision
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from trainables.losses import full_precision
+from trainables.precision import full_precision
 
 EPOCH = "epoch"  # 1-based; the scheduler's clock and MLflow's step
 LOSS_TOTAL = "loss/total"

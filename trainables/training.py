@@ -30,11 +30,11 @@ class Training:
 
     data, augment, model, method, optim: sections for the builders of those names. seed: of the
     weights, the order of the images and the augmentation; each epoch's randomness depends on the
-    seed and the epoch alone, so a resumed run equals the unbroken one. precision: of
-    convolutions and matrix products; `auto` is bfloat16 where the device has it in hardware, and
-    losses are float32 in any case, and so is the network when the test set is scored, since it
-    ships so. channels_last: the memory layout of images and weights. compile:
-    the backbone and the auxiliary heads with torch.compile (`compile_parts`); the first step of a
+    seed and the epoch alone, so a resumed run equals the unbroken one. precision: of convolutions
+    and matrix products in training and validation; `auto` is bfloat16 where the device has it in
+    hardware. Logits and losses are float32 in any case, and all of the network is when the test set
+    is scored, as it ships. channels_last: the memory layout of images and weights. compile: the
+    backbone and the auxiliary heads with torch.compile (`compile_parts`); the first step of a
     process then takes a minute or more.
     final: train on train and validation together and score the test set."""
 
@@ -127,8 +127,8 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         with torch.random.fork_rng(devices=self._cuda_devices()):
+            torch.manual_seed(_derived_seed(self.seed, f"{self.epoch}/method"))  # what it draws
             epoch_seed = _derived_seed(self.seed, self.epoch)
-            torch.manual_seed(epoch_seed)  # for a backbone's dropout
             generator = torch.Generator(self.device).manual_seed(epoch_seed)
             report, images = self._train(generator)
         trained = time.perf_counter()

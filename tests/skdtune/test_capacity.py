@@ -111,7 +111,7 @@ def test_a_trial_takes_the_largest_share_of_a_gpu_with_which_as_many_fit(
     asked, offered, wanted, taken
 ):
     asked = Resources(cpu=asked[0], gpu=asked[1])
-    larger, note = capacity.spread(asked, offered, wanted, grows=False)
+    larger, note = capacity.even_share(asked, offered, wanted, grows=False)
     assert (larger.cpu, larger.gpu) == (asked.cpu, taken)
     assert Slots(larger, offered, wanted).now() == Slots(asked, offered, wanted).now()
     assert bool(note) == (taken != asked.gpu)
@@ -123,7 +123,7 @@ def test_a_trial_takes_the_largest_share_of_a_gpu_with_which_as_many_fit(
 def test_where_nodes_are_added_as_many_share_a_gpu_as_were_asked_to(asked, taken):
     nodes = [[], offer(8, 2)]
     for there in nodes:
-        larger, _ = capacity.spread(Resources(cpu=2, gpu=asked), there, 4, grows=True)
+        larger, _ = capacity.even_share(Resources(cpu=2, gpu=asked), there, 4, grows=True)
         assert larger.gpu == taken
 
 

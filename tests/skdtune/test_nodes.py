@@ -95,7 +95,7 @@ def test_trials_that_share_gpus_lie_on_all_of_them():
     """Which are none here: Ray counts what it is told. Its own way is to fill one first."""
     ray.init(address="local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        asked, _ = capacity.spread(
+        asked, _ = capacity.even_share(
             Resources(cpu=2, gpu=0.25), capacity.offered(), None, grows=False
         )
         trial = ray.remote(num_cpus=asked.cpu, num_gpus=asked.gpu)(Holder)

@@ -14,7 +14,7 @@ from skdtune import dry_run, preflight
 from skdtune.errors import ConfigError
 from skdtune.request import Request
 from skdtune.warm_start import WarmStart
-from tests.skdtune.builders import NOWHERE, build_space
+from tests.skdtune.builders import CROSS_ENTROPY, NOWHERE, build_space
 from tests.trainables.layouts import cub200, cut
 from tests.trainables.workers import workers_of
 from trainables import data, decoding, methods, sections
@@ -82,6 +82,27 @@ def test_a_batch_of_more_than_all_images_is_said_once(tmp_path, batch_size, is_s
     text = checked(cub200(tmp_path), batch_size)
     line = f"data.batch_size: {batch_size} asked; an epoch is one batch of all 9 images"
     assert text.count(line) == is_said
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "is_said"),
+    [
+        ("drg_dsr", 32, True),
+        ("drg_dsr", 16, False),
+        ("dlb", 32, True),
+        ("cross_entropy", 32, False),
+    ],
+)
+def test_a_term_that_waits_for_a_second_batch_in_vain_is_told(method, batch_size, is_said):
+    text = CROSS_ENTROPY.replace("batch_size: 32", f"batch_size: {batch_size}")
+    text = text.replace("images: 64", "images: 48").replace("cross_entropy}", f"{method}}}")
+    facts = preflight.data_facts(build_space(text), Folder("nowhere"), NOWHERE)
+    assert facts["train"] < 48
+    said = preflight.batch_note(facts["batch_size"], facts["train"], facts["late_terms"])
+    term = {"drg_dsr": "loss/dsr", "dlb": "loss/dlb"}.get(method)
+    assert (
+        f"no epoch has a second batch, with which alone {term} would come in" in said
+    ) == is_said
 
 
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ class TestResume:
     def test_of_a_study_that_is_named_where_the_space_belongs(self) -> None:
         saved("night", 1.0)
         problem, _ = problems("night", "--resume")  # the other: no such space
-        assert problem == "night is a study and no space: --name night"
+        assert problem == "--resume: night is a study and no space: --name night"
 
     def test_of_a_final_training(self) -> None:
         saved("mine", 1.0)

@@ -232,8 +232,8 @@ def test_a_file_is_read_as_the_text_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_flag_is_read_by_the_same_rules() -> None:
-    assert strict_yaml.scalar("1e-3", "--set") == 0.001
-    assert strict_yaml.scalar("no", "--set") == "no"
-    assert strict_yaml.scalar("[0.3, 0.6]", "--set") == [0.3, 0.6]
-    assert strict_yaml.scalar("~/data", "--set") == "~/data"
-    assert strict_yaml.scalar("", "--set") is None
+    assert strict_yaml.value("1e-3", "--set") == 0.001
+    assert strict_yaml.value("no", "--set") == "no"
+    assert strict_yaml.value("[0.3, 0.6]", "--set") == [0.3, 0.6]
+    assert strict_yaml.value("~/data", "--set") == "~/data"
+    assert strict_yaml.value("", "--set") is None

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.trainables.tiny import VECTORS
-from trainables.losses import cross_entropy, distillation, full_precision, smoothed
+from trainables.losses import cross_entropy, distillation, smoothed
+from trainables.precision import full_precision
 
 Z, A, P, Y = (VECTORS[name] for name in ("Z", "A", "P", "y"))
 DTYPES = [(torch.float64, 1e-10), (torch.float32, 1e-6)]

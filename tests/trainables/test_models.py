@@ -174,8 +174,9 @@ def test_a_copy_trains_in_channels_last_and_mixed_precision(name):
         torch.testing.assert_close(model(last), original(images), atol=1e-4, rtol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model.train()(last)
-    assert logits.dtype == torch.bfloat16
-    logits.float().logsumexp(dim=1).sum().backward()
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float()), "computed so, and not only kept so"
+    logits.logsumexp(dim=1).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     assert all(parameter.grad is None for parameter in original.parameters())

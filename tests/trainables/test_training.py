@@ -221,10 +221,12 @@ def test_scores_are_those_of_the_weights_at_the_end_of_the_epoch():
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
 )
-def test_precision_is_that_of_the_products_and_losses_are_float32(monkeypatch, precision, dtype):
+def test_maps_have_the_precision_and_logits_and_losses_float32(monkeypatch, precision, dtype):
     training = Training(**config(precision=precision, epochs=1))
-    heads, terms, inner = [], [], training.method.losses
-    training.method.model.head.register_forward_hook(lambda *call: heads.append(call[2].dtype))
+    maps, heads, terms, inner = [], [], [], training.method.losses
+    model = training.method.model
+    model.stages[-1].register_forward_hook(lambda *call: maps.append(call[2].dtype))
+    model.head.register_forward_hook(lambda *call: heads.append(call[2].dtype))
 
     def losses(images, labels):
         logits, found = inner(images, labels)
@@ -233,7 +235,8 @@ def test_precision_is_that_of_the_products_and_losses_are_float32(monkeypatch, p
 
     monkeypatch.setattr(training.method, "losses", losses)
     next(training.epochs())
-    assert set(heads) == {dtype}
+    assert set(maps) == {dtype}
+    assert set(heads) == {torch.float32}
     assert set(terms) == {torch.float32}
     assert {p.dtype for p in training.method.parameters()} == {torch.float32}
 

@@ -37,7 +37,7 @@ class Method(nn.Module):
 
     companion: None, or what `losses` gets beside each image: then images and labels are twice as
     long, row `B + i` the companion of row `i`, and the logits returned are those of the first B.
-    has_authors_defaults: whether a setting of the defaults may be called the authors'.
+    has_authors_defaults: False where a default is ours; a run with it is not called the authors'.
     """
 
     companion: Companion | None = None
@@ -48,7 +48,9 @@ class Method(nn.Module):
         self.model = model
 
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and the weighted loss terms; their sum is trained.
+        """Logits and the weighted loss terms; their sum is trained. A term's name becomes the
+        metric `loss/NAME`; one is `ce`; each is a scalar of at least float32. Logits come back as
+        the network gave them, and within two batches every parameter gets a gradient.
         # [B, C, H, W], [B] -> [B, K], {name: scalar}"""
         raise NotImplementedError  # the contract: every method says what it trains on
 

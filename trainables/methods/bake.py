@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.bounds import Bounds, NonNegative, Positive
-from trainables.losses import cross_entropy, full_precision
+from trainables.losses import cross_entropy
 from trainables.methods import Method
 from trainables.models import Classifier
+from trainables.precision import full_precision
 
 BelowOne = Annotated[float, Bounds(at_least=0, below=1)]
 
@@ -26,7 +27,8 @@ class Bake(Method):
     along W for ever. Q has no gradient.
 
     Deviation: beside each image one more of its class, for which the batch is twice as long; the
-    authors put three beside each of a quarter as many images.
+    authors put three beside each of a quarter as many images, so that their epoch has four times as
+    many updates, of half as many images each: it matters for learning rate and epochs.
 
     omega: how far answers travel (0: not at all, and Q teaches nothing)."""
 
@@ -46,7 +48,7 @@ class Bake(Method):
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         # [2 * B, C, H, W], [2 * B] -> [B, K], {name: scalar}
         last_map = self.model.features(images)[-1]
-        logits = self.model.head(last_map)
+        logits = self.model.classify(last_map)
         features = last_map.detach().double().mean(dim=(2, 3))
         answers = logits.double() / self.temperature
         taught = ensembled(features, answers.detach().softmax(dim=1), self.omega)

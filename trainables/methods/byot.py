@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from trainables.auxiliary import AuxiliaryHead
 from trainables.bounds import Fraction, NonNegative, Positive
-from trainables.losses import cross_entropy, full_precision
+from trainables.losses import cross_entropy
 from trainables.methods import Method
 from trainables.models import Classifier
+from trainables.precision import full_precision
 
 
 class Byot(Method):
@@ -23,8 +24,9 @@ class Byot(Method):
     factor T^2. The norm is one over all numbers of the batch, so it grows with the root of the
     batch size (the authors': 128). The auxiliary parts are dropped for inference.
 
-    Deviation: the feature term is on every head, as in the paper; the released code leaves out the
-    deepest of them (its comment says the shallowest).
+    Deviations: the feature term is on every head, as in the paper; the released code leaves out the
+    deepest of them (its comment says the shallowest). The heads are LightSKD's (`AuxiliaryHead`,
+    arXiv:2305.09183), whose gate has one batch norm and ReLU more than the authors' attention.
 
     alpha: weight of the final classifier's word against the label's (`loss_coefficient` in the
     code). Errors: ValueError for a backbone of a single stage."""
@@ -49,7 +51,7 @@ class Byot(Method):
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         # [B, C, H, W], [B] -> [B, K], {name: scalar}
         *maps, last_map = self.model.features(images)
-        logits = self.model.head(last_map)
+        logits = self.model.classify(last_map)
         taught = (full_precision(logits.detach()) / self.temperature).softmax(dim=1)
         final = full_precision(last_map.detach()).mean(dim=(2, 3))
         hard, soft, distance = [], [], []

@@ -25,9 +25,11 @@ class Dlb(Method):
     carried into the next (the code: it is).
 
     alpha: weight of the divergence. The code names no defaults; temperature 3 and weight 1 are
-    what secondary sources give for the authors' runs."""
+    what secondary sources give for the authors' runs (an example in the code is called `TP3_0.5`),
+    so that a run with them is not called the authors' own."""
 
     companion = "view"
+    has_authors_defaults = False
 
     def __init__(self, model: Classifier, *, alpha: NonNegative = 1.0, temperature: Positive = 3.0):
         super().__init__(model)

@@ -65,7 +65,7 @@ class DrgDsr(Method):
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         # [B, C, H, W], [B] -> [B, K], {name: scalar}
         features = self.model.features(images)
-        logits = self.model.head(features[-1])
+        logits = self.model.classify(features[-1])
         terms = {"ce": cross_entropy(logits, labels)}
         if self.auxiliary is not None:
             shallow = self.auxiliary(features[self.tap])

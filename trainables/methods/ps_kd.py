@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.bounds import Fraction
-from trainables.losses import cross_entropy, full_precision
+from trainables.losses import cross_entropy
 from trainables.methods import Method, Task
 from trainables.models import Classifier
+from trainables.precision import full_precision
 
 
 class PsKd(Method):

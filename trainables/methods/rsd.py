@@ -33,18 +33,22 @@ class Rsd(Method):
     one share ~ Beta(mix_alpha, mix_alpha) a batch, and both go on through the teacher's later
     stages to o_mt and o_ms. All branches are evaluated; merged into the plain backbone they ship.
 
-    Deviations from the released code. Mended: in its ResNet and VGG blocks nothing is dropped, so
-    m_s is m_t and the second KD is 0; here all blocks drop, each image and branch on its own, as in
-    its DenseNet. `statistics`: there every pass updates the running statistics that evaluation
-    uses, and f_t, m_t, m_s are normalised as one batch (`all`); with `clean` f_t is normalised by
-    itself and alone updates them, m_t and m_s are one batch and the student's another. Ours: the
-    map after the stem is no mixing point, as a backbone's first stage includes it.
+    Deviations from the released code. Mended: in its ResNet and VGG blocks as first released
+    (models/ambb.py before commit a677900) nothing is dropped, so m_s is m_t and the second KD is 0;
+    here all blocks drop, each image and branch on its own, as in its DenseNet and in that commit.
+    `statistics`: there every pass updates the running statistics that evaluation uses, and f_t,
+    m_t, m_s are normalised as one batch (`all`); with `clean` f_t is normalised by itself and alone
+    updates them, m_t and m_s are one batch and the student's another, and a run with that default
+    is not called the authors' own. Ours: the map after the stem is no mixing point, as a backbone's
+    first stage includes it.
 
     alpha, beta: weights; only their ratio matters beside the learning rate. temperature: T.
     drop_rate, drop_mode, force_keep_one: chance of a branch to be dropped, drawn for each image or
     for the batch, and whether a block always keeps one (the authors: not). detach_teacher: no
     gradient of KD reaches its teacher (the authors: it does). Errors: ValueError for a backbone
     without a 3x3 or 5x5 convolution."""
+
+    has_authors_defaults = False
 
     def __init__(
         self,
@@ -74,18 +78,20 @@ class Rsd(Method):
         order = torch.randperm(len(images), device=images.device)
         with dropping(self.model, self.drop), self._own_batch():
             maps = self.model.features(images)
-            student, taught = self.model.head(maps[-1]), maps[stage]
-        whole = images
+            student, student_map = self.model.classify(maps[-1]), maps[stage]
+        teacher_map = images
         for part in self.model.stages[: stage + 1]:
-            whole = part(whole)
+            teacher_map = part(teacher_map)
         # lerp(a, b, share) is a + share * (b - a)
-        mixtures = [torch.lerp(other[order], whole, share) for other in (whole, taught)]
+        mixtures = [
+            torch.lerp(other[order], teacher_map, share) for other in (teacher_map, student_map)
+        ]
         if self.clean:
-            teacher = self._rest(whole, stage)
+            teacher = self._rest(teacher_map, stage)
             with self._own_batch():
                 mixed_teacher, mixed_student = self._rest(torch.cat(mixtures), stage).chunk(2)
         else:
-            logits = self._rest(torch.cat([whole, *mixtures]), stage)
+            logits = self._rest(torch.cat([teacher_map, *mixtures]), stage)
             teacher, mixed_teacher, mixed_student = logits.chunk(3)
         terms = self.terms(student, teacher, mixed_student, mixed_teacher, labels, order, share)
         return teacher, terms
@@ -107,7 +113,7 @@ class Rsd(Method):
             own, others = cross_entropy(logits, labels), cross_entropy(logits, labels[order])
             return share * own + (1 - share) * others
 
-        def taught(pupil: Tensor, by: Tensor) -> Tensor:
+        def divergence(pupil: Tensor, by: Tensor) -> Tensor:
             return distillation(pupil, by, self.temperature, detach=self.detach_teacher)
 
         return {
@@ -115,8 +121,8 @@ class Rsd(Method):
             "student_ce": self.alpha * cross_entropy(student, labels),
             "mixed_ce": self.alpha * mixed(mixed_teacher),
             "mixed_student_ce": self.alpha * mixed(mixed_student),
-            "kd": self.beta * taught(student, teacher),
-            "mixed_kd": self.beta * taught(mixed_student, mixed_teacher),
+            "kd": self.beta * divergence(student, teacher),
+            "mixed_kd": self.beta * divergence(mixed_student, mixed_teacher),
         }
 
     def deploy(self) -> Classifier:
@@ -135,4 +141,4 @@ class Rsd(Method):
     def _rest(self, maps: Tensor, stage: int) -> Tensor:
         """Logits from the maps after a stage on."""
         later = self.model.features(maps, start=stage + 1)
-        return self.model.head(later[-1] if later else maps)
+        return self.model.classify(later[-1] if later else maps)

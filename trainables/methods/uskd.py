@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.bounds import NonNegative
-from trainables.losses import cross_entropy, full_precision
+from trainables.losses import cross_entropy
 from trainables.methods import Method
 from trainables.models import Classifier
+from trainables.precision import exactly, full_precision
 
 _SMOOTHING = 0.1  # of the weak head's labels
 _TINY = 1e-6
@@ -52,9 +53,9 @@ class Uskd(Method):
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         # [B, C, H, W], [B] -> [B, K], {name: scalar}
         *_, tapped, last_map = self.model.features(images)
-        logits = self.model.head(last_map)
+        logits = self.model.classify(last_map)
         scored = full_precision(logits)
-        weak = full_precision(self.weak(tapped.mean(dim=(2, 3))))
+        weak = exactly(self.weak, tapped.mean(dim=(2, 3)))
         log_strong = scored.log_softmax(dim=1)
         log_target = log_strong.gather(1, labels[:, None])
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """Zipf's label smoothing: the wrong classes follow Zipf's law, ranked by the network itself."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -7,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.bounds import Fraction, NonNegative, Positive
-from trainables.losses import cross_entropy, full_precision
+from trainables.losses import cross_entropy
 from trainables.methods import Method
 from trainables.models import Classifier
+from trainables.precision import exactly, full_precision
 
 
 class ZipfLs(Method):
@@ -22,16 +24,20 @@ class ZipfLs(Method):
     z: logits; y: label. q has no gradient and no share for the label.
 
     Ranking `dense`, the authors': the map after the last stage, enlarged to twice its side
-    (bilinear), is classified at each position by the head's own linear layer, and the classes
-    are ranked by how many positions they win, the label among them; classes with equally many
-    share the best of their ranks, so that those without any are alike. It needs a head that
-    averages the map and has one linear layer; poolings before that are applied first, dropout is
-    left out. Ranking `instance`: the wrong classes by their logits, which any backbone allows
-    (`gen_zipf_law_distribution_instance_wise` in the code).
+    (bilinear), is classified at each position by the head's own linear layer, and the classes are
+    ranked by how many positions they win, the label among them; classes with equally many share the
+    best of their ranks, so that those without any are alike. It needs a head that averages the map
+    and has one linear layer; poolings before that are applied first, dropout is left out. Ranking
+    `instance`: the wrong classes by their logits, which any backbone allows
+    (`gen_zipf_law_distribution_instance_wise` in the code, which its training does not call:
+    without `--dense` that ranks all classes, and the label's rank is then missing from the law).
 
     Deviations: the linear layer comes before the enlargement and not after it, which is the same
-    and cheaper. No auxiliary heads: the code's `alpha` weighs the cross entropy of heads on
-    earlier stages, which also vote, and with its default depth of one there are none.
+    and cheaper; the enlargement is for every data set (the code's commands have it on CIFAR-100 and
+    TinyImageNet alone); on ImageNet the code's DenseNet and MobileNet vote with a linear layer of
+    their own that learns nothing, here always with the head's. No auxiliary heads: the code's
+    `alpha` weighs the cross entropy of heads on earlier stages, which also vote, and with its
+    default depth of one there are none.
 
     weight: of the divergence (0.1 on CIFAR-100 and ImageNet, 1 on TinyImageNet and iNaturalist).
     power: of the law. smoothing: share of the label that goes to q, 0 in every published run
@@ -60,7 +66,7 @@ class ZipfLs(Method):
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         # [B, C, H, W], [B] -> [B, K], {name: scalar}
         last_map = self.model.features(images)[-1]
-        logits = self.model.head(last_map)
+        logits = self.model.classify(last_map)
         wrong = _wrong_classes(labels, self.model.classes)
         with torch.no_grad():
             if self.voting:
@@ -90,7 +96,8 @@ def votes(last_map: Tensor, poolings: list[nn.Module], linear: nn.Linear) -> Ten
     """How many positions of the map, enlarged twice, each class wins.  # [B, C, H, W] -> [B, K]"""
     for pooling in poolings:
         last_map = pooling(last_map)
-    local = F.conv2d(last_map, linear.weight[:, :, None, None], linear.bias)
+    classify = partial(F.conv2d, weight=linear.weight[:, :, None, None], bias=linear.bias)
+    local = exactly(classify, last_map)
     local = F.interpolate(local, scale_factor=2, mode="bilinear", align_corners=False)
     winners = local.flatten(2).argmax(dim=1)  # [B, positions]
     count = torch.zeros(local.shape[:2], device=local.device)

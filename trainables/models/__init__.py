@@ -8,11 +8,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trainables.folders import listed
+from trainables.images import LARGEST_SMALL
+from trainables.precision import exactly
 
 # How a backbone takes its first steps: `imagenet` as published for 224x224, where most make a map
 # of 1/4 the image's side at once; `small`, for 32x32 and 64x64, keeps the side.
 Stem = Literal["small", "imagenet"]
-_LARGEST_SMALL = 64
 
 
 class Classifier(nn.Module):
@@ -40,9 +41,14 @@ class Classifier(nn.Module):
             maps.append(images)
         return maps
 
+    def classify(self, last_map: Tensor) -> Tensor:
+        """The logits of what the last stage gave, in float32 under mixed precision too.
+        # [B, widths[-1], H, W] -> [B, K]"""
+        return exactly(self.head, last_map)
+
     def forward(self, images: Tensor) -> Tensor:
         # [B, C, H, W] -> [B, K]
-        return self.head(self.features(images)[-1])
+        return self.classify(self.features(images)[-1])
 
 
 def builders() -> dict[str, Callable[..., Classifier]]:
@@ -57,7 +63,7 @@ def build(name: str, classes: int, image_shape: tuple[int, int, int], **options)
     builder = builders()[name]
     channels, height, width = image_shape
     if "stem" in inspect.signature(builder).parameters:
-        stem: Stem = "small" if max(height, width) <= _LARGEST_SMALL else "imagenet"
+        stem: Stem = "small" if max(height, width) <= LARGEST_SMALL else "imagenet"
         options = {"stem": stem, **options}
     return builder(classes, channels, **options)
 

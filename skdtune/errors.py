@@ -5,8 +5,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 from skdtune import environment, signals
@@ -31,13 +31,32 @@ class ConfigError(Exception):
         )
 
 
-def together(errors: Sequence[ConfigError]) -> ConfigError:
-    """Several errors as one, each problem with its source."""
-    if len(errors) == 1:
-        return errors[0]
-    return ConfigError(
-        "skdtune", [f"{error.source}: {line}" for error in errors for line in error.problems]
-    )
+class Refusals:
+    """Collects what is wrong, so that all of it is told at once."""
+
+    def __init__(self):
+        self._errors: list[ConfigError] = []
+
+    def add(self, source: str, problems: Sequence[str]) -> None:
+        if problems:
+            self._errors.append(ConfigError(source, problems))
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Takes the ConfigError that the block raises."""
+        try:
+            yield
+        except ConfigError as error:
+            self._errors.append(error)
+
+    def tell(self) -> None:
+        """Errors: ConfigError when there is something; with several sources each problem has its
+        own."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            lines = [f"{e.source}: {line}" for e in self._errors for line in e.problems]
+            raise ConfigError("skdtune", lines)
 
 
 def first_line(error: BaseException) -> str:

@@ -47,7 +47,7 @@ class Parser:
     def study(self, is_on_disk: bool = False) -> None:
         where, newest = "a name in ./studies", "the newest in ./studies"
         if not is_on_disk:
-            where, newest = f"{where} or MLflow", f"{newest}; with --tracking-uri, there"
+            where, newest = f"{where} or MLflow", f"{newest}, or of the MLflow that is named"
         self.argument("study", f"{where}, a folder or URI (default: {newest})")
 
     def tracking_uri(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from skdtune import distributions, flags, places, records, space, warm_start
-from skdtune.errors import ConfigError, together
+from skdtune.errors import ConfigError, Refusals
 from skdtune.finding import STUDIES, find, newest, on_disk
 from skdtune.records import Study
 from skdtune.space import SearchSpace
@@ -41,34 +41,25 @@ class Request:
 
 def read(parser: flags.Parser, arguments: list[str]) -> Request:
     """Errors: ConfigError with every problem of the flags, the space and the study at once."""
-    errors: list[ConfigError] = []
+    refusals = Refusals()
     options = parser.read(arguments)
-    if parser.problems:
-        errors.append(ConfigError(parser.program, parser.problems))
-    old, wanted, warm, place = None, None, WarmStart(), None
+    refusals.add(parser.program, parser.problems)
     edits, problems = flags.overrides(options["set"])
-    if problems:
-        errors.append(ConfigError("--set", problems))
-    try:
+    refusals.add("--set", problems)
+    old, wanted, warm, place = None, None, WarmStart(), None
+    with refusals.taken():
         old = _existing(options) if options["resume"] else None
-    except ConfigError as error:
-        errors.append(error)
-    try:
+    with refusals.taken():
         if options["space"] is not None or old or not options["resume"]:
             wanted = _space(options, edits, old)
         if not options["resume"] and wanted.search.warm_start:
             warm = _warm(wanted, options["tracking_uri"])
-    except ConfigError as error:
-        errors.append(error)
-    try:
+    with refusals.taken():
         if old:
             place = old.name, old.folder
         elif not options["resume"]:
             place = _new_place(options, wanted)
-    except ConfigError as error:
-        errors.append(error)
-    if errors:
-        raise together(errors)
+    refusals.tell()
     return Request(wanted, *place, old, warm, options)
 
 

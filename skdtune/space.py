@@ -13,7 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from skdtune import comparison, distributions, settings, space_checks
-from skdtune.errors import ConfigError, together
+from skdtune.errors import ConfigError, Refusals
 from skdtune.settings import Resources, Search
 from skdtune.strict_yaml import Document, read
 from trainables import methods, sections
@@ -159,20 +159,15 @@ def load(path: Path, override: Callable[[Any], None] = lambda data: None) -> Sea
     Errors: ConfigError with every problem of the file."""
     document = read(path)
     before = copy.deepcopy(document.data)
-    errors = []
-    try:
+    refusals = Refusals()
+    with refusals.taken():
         override(document.data)
-    except ConfigError as error:
-        errors.append(error)
     for place in list(document.lines):  # what was edited is not what stands in that line
         if _at(before, place) != _at(document.data, place):
             del document.lines[place]
-    try:
+    with refusals.taken():
         space = build(document, path.stem, str(path))
-    except ConfigError as error:
-        errors.append(error)
-    if errors:
-        raise together(errors)
+    refusals.tell()
     return space
 
 

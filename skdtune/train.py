@@ -30,7 +30,7 @@ from skdtune import (
     teachers,
 )
 from skdtune.differences import differences
-from skdtune.errors import NOT_DONE, ConfigError, first_line, run, together
+from skdtune.errors import NOT_DONE, ConfigError, Refusals, first_line, run
 from skdtune.provenance import git_commit, versions
 from skdtune.records import MODELS, Record, Study
 from skdtune.space import SearchSpace
@@ -131,32 +131,20 @@ def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
     parser.option(
         "--address", "of Ray, as for the search: local, auto or HOST:PORT", check=flags.address
     )
+    refusals, wanted = Refusals(), None
     options = parser.read(arguments)
-    errors = [ConfigError(parser.program, parser.problems)] if parser.problems else []
-    wanted = None
+    refusals.add(parser.program, parser.problems)
     edits, problems = flags.overrides(options["set"])
-    if problems:
-        errors.append(ConfigError("--set", problems))
-    try:
+    refusals.add("--set", problems)
+    with refusals.taken():
         if options["config"] is not None:
-            wanted = space.load(
-                space.locate(options["config"]), lambda data: flags.apply(data, edits)
-            )
-    except ConfigError as error:
-        errors.append(error)
+            path = space.locate(options["config"])
+            wanted = space.load(path, lambda data: flags.apply(data, edits))
     if wanted is not None and wanted.parameters:
         listed = [f"trial.{path.replace('/', '.')} is still searched" for path in wanted.parameters]
-        errors.append(
-            ConfigError(
-                options["config"],
-                [
-                    *listed[:-1],
-                    f"{listed[-1]}; fix each with --set, or train what skdtune.export writes",
-                ],
-            )
-        )
-    if errors:
-        raise together(errors)
+        listed[-1] += "; fix each with --set, or train what skdtune.export writes"
+        refusals.add(options["config"], listed)
+    refusals.tell()
     return options, wanted
 
 

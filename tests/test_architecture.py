@@ -127,7 +127,7 @@ def test_every_file_is_short_and_says_its_job() -> None:
 @pytest.mark.parametrize(
     ("module", "named"),
     [
-        ("skdtune.errors", ["ConfigError", "together", "begin", "run"]),
+        ("skdtune.errors", ["ConfigError", "Refusals", "begin", "run"]),
         ("skdtune.strict_yaml", ["read", "parse", "value", "dump", "Document"]),
         ("skdtune.space", ["SearchSpace", "Parameter", "load", "build", "locate"]),
         ("skdtune.leaderboard", ["Row", "Board", "rank", "gain", "why"]),

@@ -28,7 +28,7 @@ from trainables import metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
-SEARCH = ["quickstart", "--trials=4", "--name=study", "--set=trial.model.width=16"]
+SEARCH = ["quickstart", "--trials=4", "--epochs=20", "--name=study", "--set=trial.model.width=16"]
 
 
 def ended(folder: Path) -> dict[str, bytes]:
@@ -113,20 +113,23 @@ def test_workers_killed_again_and_again(tmp_path: Path):
     assert_whole(tmp_path)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_cleanly_and_the_study_goes_on(tmp_path: Path, number: int, code: int):
-    with started("search", *SEARCH, folder=tmp_path) as process:
-        wait_for(lambda: epochs_on_disk(tmp_path, "study") > 30, 90, "30 epochs on record")
-        sent = time.monotonic()
-        process.send_signal(number)
-        assert process.wait(40) == code
-        assert time.monotonic() - sent < 30
+def test_signals_stop_cleanly_and_the_study_goes_on(tmp_path: Path):
+    """Ctrl-C, then in the resumed search SIGTERM, then on to the end."""
+    resume: list[str] = []
+    for number, code, epochs in ((signal.SIGINT, 130, 20), (signal.SIGTERM, 143, 40)):
+        with started("search", *SEARCH, *resume, folder=tmp_path) as process:
+            wait_for(lambda n=epochs: epochs_on_disk(tmp_path, "study") > n, 90, f"{epochs} epochs")
+            sent = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(40) == code
+            assert time.monotonic() - sent < 30
+        resume = ["--resume"]
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        assert "RUNNING" not in {run.info.status for run in runs}
     text = (tmp_path / "search.out").read_text()
     assert "Traceback" not in text
-    assert "--resume --name study" in text
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert "RUNNING" not in {run.info.status for run in runs}
+    assert text.count("--resume --name study") == 2
     done = program("search", "--resume", "--name=study", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(tmp_path)

@@ -108,7 +108,7 @@ def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatc
 
     monkeypatch.setattr(session.cluster, "connect", lambda address: None)
     monkeypatch.setattr(getattr(session, module), name, step)
-    monkeypatch.setattr(session.preflight, "data_facts", lambda *arguments: {})
+    monkeypatch.setattr(session.preflight, "data_facts", lambda *arguments: {"fingerprint": ""})
     monkeypatch.setattr(session, "_search", lambda *arguments: pytest.fail("it began"))
     place = tmp_path / "studies" / "tiny"
     options = {"address": "local", "concurrency": None}

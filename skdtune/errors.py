@@ -103,7 +103,8 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         code = 0
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed before we began
+            sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
     except OSError as error:
@@ -116,7 +117,7 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 
 def silence(output: TextIO) -> None:
     """Lets go of what could not be printed, which Python would try again, and fail, at the end."""
-    with suppress(OSError):  # it is no file of the system's
+    with suppress(OSError, ValueError):  # it is no file of the system's
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, output.fileno())
         os.close(nowhere)

@@ -181,9 +181,7 @@ def local_path(text: str) -> str:
 
 def address(text: str) -> str:
     """Where Ray is: `local`, `auto` or `HOST:PORT`."""
-    if text not in ("local", "auto") and not re.fullmatch(
-        r"(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}", text
-    ):
+    if text not in ("local", "auto") and not _HOST_AND_PORT.fullmatch(text):
         raise ValueError(f"{text!r} is not local, auto or HOST:PORT")
     return text
 

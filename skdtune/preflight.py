@@ -77,14 +77,14 @@ def writable(folder: Folder) -> None:
 
 
 def _rehearse(config: dict, sets: Sets) -> list[str]:
-    """Two batches of the method on the backbone, with images of this size, so that what does not
+    """Three batches of the method on the backbone, with images of this size, so that what does not
     fit together fails here and not in every trial. Returns the terms that the second one alone
     has. Errors: ConfigError."""
     section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
     pair = f"{section['name']} on {config['model']['name']}"
     with torch.random.fork_rng(devices=[]):  # the driver leaves the GPUs alone
         try:
-            return _two_batches(config, section, sets)
+            return _batches(config, section, sets)
         except (RuntimeError, ValueError) as error:
             place = "x".join(map(str, sets.image_shape))
             problem = f"{pair} cannot take images of {place}: {first_line(error)}{_where(error)}"
@@ -94,8 +94,9 @@ def _rehearse(config: dict, sets: Sets) -> list[str]:
             raise ConfigError("trial", [problem]) from error
 
 
-def _two_batches(config: dict, section: dict, sets: Sets) -> list[str]:
-    """The second has one before it, and the terms that are returned for it."""
+def _batches(config: dict, section: dict, sets: Sets) -> list[str]:
+    """The second has one before it, and the terms that are returned for it; the third, of another
+    epoch, may have it still."""
     backbone = models.build(
         classes=len(sets.classes), image_shape=sets.image_shape, **config["model"]
     )
@@ -104,7 +105,9 @@ def _two_batches(config: dict, section: dict, sets: Sets) -> list[str]:
     method.start_epoch()
     rows = torch.arange(_IMAGES).repeat(2 if method.companion else 1)
     found: list[dict] = []
-    for _ in range(2):
+    for number in range(3):
+        if number == 2:
+            method.start_epoch()
         method.start_batch(rows)
         images = torch.randn(len(rows), *sets.image_shape)
         answer = method.losses(images, rows % len(sets.classes))
@@ -113,7 +116,7 @@ def _two_batches(config: dict, section: dict, sets: Sets) -> list[str]:
         sum(answer[1].values()).backward()
         found.append(answer[1])
     method.eval()(images)
-    return [name for name in found[1] if name not in found[0]]
+    return [name for name in found[1] if name not in found[0] and name not in found[2]]
 
 
 def _where(error: Exception) -> str:

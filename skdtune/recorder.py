@@ -78,7 +78,7 @@ class Recorder(tune.Callback):
         if outcome == STORAGE_FULL:
             self.interrupt.fail(f"the study's storage is full: {error}")
         if outcome in (None, STORAGE_FULL) and self.interrupt.reason:
-            record.status, record.error = records.INTERRUPTED, error
+            record.error, record.status = error, records.INTERRUPTED
             self._changed(record)
         else:
             self._end(record, outcome or records.STOPPED, error, result.get("details", ""))

@@ -81,7 +81,8 @@ def _place(options: dict[str, Any]) -> Folder:
     folder = on_disk(name) if name else newest(PurePosixPath(asked).stem if asked else None)
     if folder is None:
         if asked and not name and on_disk(asked):
-            raise ConfigError("--resume", [f"{asked} is a study and no space: --name {asked}"])
+            flag = "--storage" if "/" in asked else "--name"
+            raise ConfigError("--resume", [f"{asked} is a study and no space: {flag} {asked}"])
         which = f" {name}" if name else f" of the space {asked}" if asked else ""
         raise ConfigError("--resume", [f"no study{which} in ./{STUDIES} to resume"])
     return folder

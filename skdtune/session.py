@@ -60,8 +60,8 @@ def run(request: Request, console: Console) -> Ending:
     that lives, a changed space, no room for a trial)."""
     started = time.monotonic()
     uri = request.tracking_uri
-    facts = preflight.data_facts(request.space, request.folder, uri)
     address = cluster.where(request.options["address"])
+    facts = preflight.data_facts(request.space, request.folder, uri)
     shares = address == cluster.LOCAL and 0 < request.space.resources.gpu < 1
     with signals.deferred(), lock.held(request.folder, request.name), mps.serving(shares) as served:
         study = _resumed(request, facts) if request.old else _new(request, facts)

@@ -21,8 +21,10 @@ def problems(space: "SearchSpace", already: list[Problem]) -> list[Problem]:
     """Everything that is wrong with a space whose leaves in `already` were found wrong before."""
     found = _parent_problems(space)
     found += _probe_problems(space)
-    found += _settled_problems(space)
     bad = {place for place, _ in already}
+    found += _settled_problems(space)
+    if "search.trials" not in bad:  # else it is a default that nobody has asked for
+        found += _number_problems(space)
     found = [
         (place, what) for place, what in found if not any(_holds(place, other) for other in bad)
     ]
@@ -136,6 +138,13 @@ def _settled_problems(space: "SearchSpace") -> list[Problem]:
     for kind, asked in (("cpu", space.resources.cpu), ("gpu", space.resources.gpu)):
         if asked != round(asked, 4):
             found.append((f"resources.{kind}", f"{asked}: Ray divides no finer than 0.0001"))
+    return found
+
+
+def _number_problems(space: "SearchSpace") -> list[Problem]:
+    """What there are more of than trials."""
+    found: list[Problem] = []
+    search = space.search
     warm, first = search.warm_start, max(1, len(search.first_trials))
     if warm and first + warm.trials > search.trials:
         beside = f"beside {first} first trial{'s' if first > 1 else ''}"

@@ -4,8 +4,7 @@ import errno
 import itertools
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 
 from skdtune import records
 from skdtune.records import TRIALS, Record, Study, encode
@@ -29,7 +28,8 @@ class Writer:
         self._study = study
         self._changed: dict[str, bytes] = {}
         self._discarded: dict[str, str] = {}  # by key the checkpoint to keep
-        self._failed: dict[str, OSError] = {}  # by place, until it can be written after all
+        self._postponed: dict[str, str] = {}  # the same, while a record is not on disk
+        self._failed: dict[str, OSError] = {}  # by key, until it can be written after all
         self._condition = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
@@ -57,6 +57,8 @@ class Writer:
             if record.status == records.RUNNING:
                 record.status = records.INTERRUPTED
                 self.put(record)
+            elif record.key in self._failed:
+                self.put(record)
         with self._condition:
             self._closing = True
             self._condition.notify_all()
@@ -72,26 +74,28 @@ class Writer:
                 discarded, self._discarded = self._discarded, {}
                 if not batch and not discarded:
                     return
-            folder = self._study.folder
             for key, data in batch.items():
-                self._attempt(f"{TRIALS}/{key}.json", folder.write, data)
-            for key, kept in discarded.items():
-                if not self.error:  # a record that is not on disk still needs its checkpoints
-                    self._attempt(f"{CHECKPOINTS}/{key}", partial(_clear, folder), kept)
+                self._write(key, data)
+            self._postponed |= discarded
+            if not self.error:  # a record that is not on disk still needs its checkpoints
+                discarded, self._postponed = self._postponed, {}
+                for key, kept in discarded.items():
+                    with suppress(OSError):  # they only take room
+                        _clear(self._study.folder, f"{CHECKPOINTS}/{key}", kept)
 
-    def _attempt(self, place: str, action: Callable[..., None], value: object) -> None:
-        """Waits for a storage that is away, but not again for each that it has kept waiting."""
+    def _write(self, key: str, data: bytes) -> None:
+        """Waits for a storage that is away, but not again for each record that it keeps waiting."""
         for tries in itertools.count():
             try:
-                action(place, value)
-                self._failed.pop(place, None)
+                self._study.folder.write(f"{TRIALS}/{key}.json", data)
+                self._failed.pop(key, None)
                 return
             except Exception as error:  # noqa: BLE001 - a writer that dies in silence loses records
                 is_away = self._study.folder.local is None or getattr(error, "errno", 0) in _AWAY
                 pauses_s = _STORE_PAUSES_S if is_away else _LOCAL_PAUSES_S
-                if self.error or tries >= len(pauses_s):
+                if (is_away and self.error) or tries >= len(pauses_s):
                     kept = error if isinstance(error, OSError) else OSError(repr(error))
-                    self._failed[place] = kept
+                    self._failed[key] = kept
                     return
                 time.sleep(pauses_s[tries])
 

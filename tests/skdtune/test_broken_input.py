@@ -256,6 +256,10 @@ EDITED = {
         ],
         ["mine.yaml: 1 problem", "search.metrik: search has no such setting"],
     ),
+    "a number of trials that is none makes no problem of others": (
+        [("trials: 4", "trials: many\n  warm_start: {study: x, trials: 30}")],
+        ["mine.yaml: 1 problem", "search.trials: 'many' is not a whole number"],
+    ),
     "1E5 is a float and no whole number": (
         [("epochs: 9", "epochs: 1E5")],
         ["trial.epochs: 100000.0 is not a whole number"],

@@ -124,7 +124,7 @@ def accepts(check: Any, text: str) -> bool:
         (flags.local_path, ["x", "~/x", "/x", "a b"], ["", " ", "s3://b/x", "file:///x", "a\0"]),
         (
             flags.address,
-            ["local", "auto", "head:6379", "10.0.0.1:6379"],
+            ["local", "auto", "head:6379", "10.0.0.1:6379", "[::1]:6379"],
             ["", "head", "ray://head:10001", "head:", ":6379", "head:port", "a b:1", "h:1:2"],
         ),
     ],

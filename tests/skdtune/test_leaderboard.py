@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from skdtune import conclusion, export, final, formats, leaderboard, records
+from skdtune import conclusion, export, final, finding, formats, leaderboard, records
 from skdtune.errors import ConfigError
 from skdtune.leaderboard import Board, rank
 from skdtune.plan import Plan
@@ -375,6 +375,13 @@ def test_a_study_is_found_by_name_folder_and_uri(
     how = {"ABSOLUTE": place, "URI": f"file://{place}"}.get(how, how)
     assert leaderboard.main([how, "--format=json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["trials"]) == len(mixed.records)
+
+
+def test_a_place_that_cannot_be_looked_at_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match="nosuch://host/night: 1 problem\n  cannot be looked at: "
+    ):
+        finding.find("nosuch://host/night")
 
 
 def test_a_final_training_shows_its_result_and_no_winner(tmp_path) -> None:

@@ -89,6 +89,7 @@ def test_a_batch_of_more_than_all_images_is_said_once(tmp_path, batch_size, is_s
     [
         ("drg_dsr", 32, True),
         ("drg_dsr", 16, False),
+        ("drg_dsr, carry_across_epochs: true", 32, False),
         ("dlb", 32, True),
         ("cross_entropy", 32, False),
     ],

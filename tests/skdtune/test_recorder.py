@@ -226,7 +226,7 @@ def test_checkpoints_go_only_when_the_record_says_that_they_are_not_needed(desk,
         desk.result(trial, outcome=outcome, error="e", details="")
     desk.complete(trial)
     desk.writer.close()
-    assert on_disk(desk, "0002").status == outcome or "stopped"
+    assert on_disk(desk, "0002").status == (outcome or "stopped")
     assert desk.study.folder.seen[-1] == ("delete", "checkpoints/0002")
     assert desk.study.folder.seen[-2] == ("write", "trials/0002.json")
 

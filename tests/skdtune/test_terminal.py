@@ -2,14 +2,30 @@
 
 import errno
 import io
+import os
 import subprocess
 import sys
+
+import pytest
 
 from skdtune import search
 from skdtune.session import Ending
 from skdtune.terminal import Terminal
 from tests.skdtune.builders import mixed_study
 
+_ENDS = """
+import sys
+from skdtune.errors import run
+from skdtune.terminal import Terminal
+def main(arguments):
+    say = Terminal().print if arguments else print
+    say("one")
+    if sys.stdout:
+        sys.stdin.read()
+    say("two")
+    return 3
+run(main)
+"""
 _PROGRAM = """
 import sys
 from skdtune.terminal import Terminal
@@ -62,3 +78,45 @@ def test_a_search_whose_reader_has_gone_still_ends_well(tmp_path, monkeypatch):
     ending = Ending(mixed_study(tmp_path), stopped="", signal=None, mirrored=True, seconds=1.0)
     monkeypatch.setattr(sys, "stdout", Closed())
     assert search._conclude(ending, None, Terminal()) == 0
+
+
+def ended(*arguments: str, stdout=subprocess.PIPE) -> tuple[int, str]:
+    """Exit code and errors of a program whose reader goes after its first line."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ENDS, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=buffered,
+    )
+    if process.stdout:
+        if arguments:
+            process.stdout.readline()
+        process.stdout.close()
+    process.stdin.close()
+    said = process.stderr.read()
+    return process.wait(30), said
+
+
+@pytest.mark.parametrize("arguments", [["long"], []])
+def test_a_program_whose_reader_has_gone_ends_as_it_would_have(arguments):
+    assert ended(*arguments) == (3, "")
+
+
+def test_what_cannot_be_printed_is_told():
+    with open("/dev/full", "w") as full:
+        code, said = ended(stdout=full)
+    assert code == 3
+    assert said.startswith("what it printed is lost: [Errno 28]")
+
+
+def test_a_program_may_have_no_output_at_all():
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$0" -c "$1" >&-', sys.executable, _ENDS],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (3, "")

@@ -148,7 +148,7 @@ def test_a_full_disk_is_an_error_after_three_attempts(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         writer.close()
     assert caught.value.errno == errno.ENOSPC
-    assert folder.attempts == ["trials/0000.json"] * 3
+    assert folder.attempts == ["trials/0000.json"] * 6, "three of them when all is closed"
 
 
 def test_a_write_that_works_at_the_third_attempt_is_no_error(tmp_path, impatient):
@@ -256,8 +256,39 @@ def test_a_store_that_is_away_is_waited_for_once_and_not_for_each_record(tmp_pat
         study.records[record.key] = record
     with pytest.raises(OSError, match="Stale"):
         writer.close()
-    assert len(folder.attempts) == 6 + 32
+    assert len(folder.attempts) == 6 + 33
     assert sum(impatient) < 90
+
+
+def test_what_could_not_be_written_is_tried_again_when_all_is_closed(tmp_path, impatient):
+    folder = FullDisk(tmp_path)
+    study = one_trial(folder)
+    folder.failures = 3
+    end(study.records["0000"], records.STOPPED, curve(1)[:2])
+    Folder(tmp_path).write("checkpoints/0000/epoch_000001/state.pt", b"x")
+    writer = Writer(study)
+    writer.put(study.records["0000"])
+    wait_for(lambda: writer.error, 5, "the disk is full")
+    assert folder.deleted == []
+    writer.close()
+    assert folder.exists("trials/0000.json")
+    assert not folder.exists("checkpoints/0000"), "of no more use, now that the record says so"
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_no_error_and_keeps_no_record_waiting(tmp_path):
+    class Busy(FullDisk):
+        failures = 0
+
+        def delete(self, name: str = "") -> None:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    folder = Busy(tmp_path)
+    study = one_trial(folder)
+    writer = Writer(study)
+    end(study.records["0000"], records.STOPPED, curve(1)[:2])
+    writer.put(study.records["0000"])
+    writer.close()
+    assert folder.exists("trials/0000.json")
 
 
 def test_what_was_running_when_all_is_closed_is_gone_on_with(tmp_path):

@@ -226,7 +226,7 @@ def test_maps_have_the_precision_and_logits_and_losses_float32(monkeypatch, prec
     maps, heads, terms, inner = [], [], [], training.method.losses
     model = training.method.model
     model.stages[-1].register_forward_hook(lambda *call: maps.append(call[2].dtype))
-    model.head.register_forward_hook(lambda *call: heads.append(call[2].dtype))
+    model.head[-1].register_forward_hook(lambda *call: heads.append(call[2].dtype))
 
     def losses(images, labels):
         logits, found = inner(images, labels)

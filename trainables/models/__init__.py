@@ -44,7 +44,10 @@ class Classifier(nn.Module):
     def classify(self, last_map: Tensor) -> Tensor:
         """The logits of what the last stage gave, in float32 under mixed precision too.
         # [B, widths[-1], H, W] -> [B, K]"""
-        return exactly(self.head, last_map)
+        *before, last = self.head if isinstance(self.head, nn.Sequential) else [self.head]
+        for layer in before:
+            last_map = layer(last_map)
+        return exactly(last, last_map)
 
     def forward(self, images: Tensor) -> Tensor:
         # [B, C, H, W] -> [B, K]

@@ -58,7 +58,7 @@ install_all() {
     python=$(new_enough_python)
     stop_mlflow # `head` starts it again, from what is installed now
     "$python" -m venv "$VENV"
-    "$VENV/bin/python" -m pip install --quiet --no-compile --require-hashes -r "$CHECKOUT/requirements.lock"
+    "$VENV/bin/python" -m pip install --quiet --require-hashes -r "$CHECKOUT/requirements.lock"
     "$VENV/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$CHECKOUT"
     echo "$wanted" >"$stamp"
   fi

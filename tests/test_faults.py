@@ -67,7 +67,7 @@ def test_driver_killed_again_and_again(tmp_path: Path):
     """SIGKILL at seeded moments of progress; each resume goes on from there."""
     chance = random.Random(0)
     goal, kept = 0, {}
-    for round_ in range(3):
+    for round_ in range(2):
         resume = ["--resume"] if round_ else []
         with started("search", *SEARCH, *resume, folder=tmp_path) as process:
             goal = max(goal, epochs_on_disk(tmp_path, "study")) + chance.randint(5, 25)

@@ -16,6 +16,7 @@ from skdtune.errors import ConfigError
 from skdtune.records import Record
 from skdtune.writer import Writer
 from tests.skdtune.builders import curve, end, report, wait_for
+from tests.skdtune.test_recorder import Watched
 from tests.skdtune.test_records import one_trial
 from trainables.storage import Folder
 
@@ -40,22 +41,6 @@ class FullDisk(Folder):
     def delete(self, name: str = "") -> None:
         self.deleted.append(name)
         super().delete(name)
-
-
-class Watched(Folder):
-    """Notes in which order things are written and deleted."""
-
-    def __init__(self, place):
-        super().__init__(place)
-        self.seen: list[tuple[str, str]] = []
-
-    def write(self, name: str, data: bytes) -> None:
-        super().write(name, data)
-        self.seen.append(("write", name))
-
-    def delete(self, name: str = "") -> None:
-        super().delete(name)
-        self.seen.append(("delete", name))
 
 
 def test_the_newest_version_wins_and_closing_writes_all(tmp_path):

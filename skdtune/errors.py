@@ -16,6 +16,9 @@ USAGE = 2  # exit code of a mistake in a file or a flag
 NOT_DONE = 1  # no trial finished, or it stopped by itself and says why
 
 
+_WHEN = "(raised as a result of"  # SQLAlchemy says it before what happened
+
+
 class ConfigError(Exception):
     """What is wrong with a file or with the command line. problems: one line each, place first."""
 
@@ -62,6 +65,7 @@ class Refusals:
 def first_line(error: BaseException) -> str:
     """Of its text; its kind when it has none."""
     lines = str(error).strip().splitlines()
+    lines = [line for line in lines if not line.startswith(_WHEN)] or lines
     return lines[0][:2000] if lines else type(error).__name__
 
 

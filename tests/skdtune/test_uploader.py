@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from skdtune import records, uploader
+from skdtune.errors import first_line
 from skdtune.records import Study
 from skdtune.tracking import Mirror
 from skdtune.uploader import Uploader
@@ -235,6 +236,13 @@ def test_behind_a_bad_network_the_end_state_is_that_of_the_records(
         assert server_content(proxy.uri, whole) == before
     finally:
         proxy.close()
+
+
+def test_of_an_error_of_a_database_the_line_that_says_it_is_told():
+    when = "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush)"
+    error = OSError(f"{when}\n(sqlite3.OperationalError) database is locked\n[SQL: INSERT]")
+    assert first_line(error) == "(sqlite3.OperationalError) database is locked"
+    assert first_line(OSError(when)) == when
 
 
 @pytest.mark.slow

@@ -168,8 +168,8 @@ def test_a_node_is_asked_and_leaves_the_storage_as_it_was(tmp_path):
     assert "images or labels" in str(caught.value)
     assert not folder.exists()
     folder.write("study.json", b"{}")
-    facts = {"fingerprint": preflight.load_data(config).fingerprint()}
-    asked, slots, note = nodes.prepare(space, folder, facts, "auto", None, print)
+    fingerprint = preflight.load_data(config).fingerprint()
+    asked, slots, note = nodes.prepare(space, folder, fingerprint, "auto", None, print)
     assert (asked, slots.now(), note) == (space.resources, 1, "")
     slots.close()  # what looks at newcomers would go on to the Ray of another test
     assert [path.name for path in (tmp_path / "studies" / "study").iterdir()] == ["study.json"]
@@ -194,6 +194,6 @@ def test_a_gpu_that_only_ray_believes_in_is_named(tmp_path):
 def test_a_ray_of_ones_own_is_not_asked(tmp_path):
     space = build_space()
     folder = Folder(tmp_path / "study")
-    _, slots, _ = nodes.prepare(space, folder, {}, cluster.LOCAL, 1, print)
+    _, slots, _ = nodes.prepare(space, folder, "", cluster.LOCAL, 1, print)
     assert slots.now() == 1
     assert not folder.exists()

@@ -106,6 +106,22 @@ def test_a_file_can_be_checked_without_ray_and_mlflow(name: str) -> None:
     assert not _roots(name) & {"ray", "mlflow"}
 
 
+SLOW_TO_IMPORT = ("torchvision", "torch._dynamo", "scipy.stats", "sklearn", "mlflow")
+
+
+def test_a_search_and_a_worker_begin_without_what_takes_seconds_to_import(tmp_path: Path) -> None:
+    """Each takes 1 to 2 s, in every process: who uses it imports it."""
+    code = f"""
+import json, sys
+import skdtune.search, trainables.classifier
+from pathlib import Path
+from skdtune import space
+space.load(Path({str(ROOT / "search_spaces" / "quickstart.yaml")!r}))
+print(json.dumps([name for name in {SLOW_TO_IMPORT} if name in sys.modules]))
+"""
+    assert json.loads(_python(code, tmp_path)) == []
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_is_named_for_its_job_and_like_no_library(name: str) -> None:
     word = name.rpartition(".")[2]

@@ -33,12 +33,23 @@ class Optimizer:
         self.sgd.step()
 
 
+_MOMENTUM = 0.9
+
+
+def check(*, momentum: float = _MOMENTUM, nesterov: bool = False, **_others) -> None:
+    """Refuses settings of `build` that do not go together, without building: torch's first
+    optimizer imports all of torch.compile, 2 s. Errors: ValueError for `nesterov` without
+    momentum."""
+    if nesterov and not momentum:
+        raise ValueError("optim.nesterov: needs a momentum above 0")
+
+
 def build(
     parameters: Iterable[Tensor],
     epochs: int,
     *,
     lr: Positive = 0.1,
-    momentum: NonNegative = 0.9,
+    momentum: NonNegative = _MOMENTUM,
     nesterov: bool = False,
     weight_decay: NonNegative = 5e-4,
     schedule: Literal["multistep", "cosine", "constant"] = "multistep",
@@ -52,9 +63,8 @@ def build(
     lr: peak learning rate. milestones: fractions of `epochs` after which `multistep` multiplies
     the rate by `gamma` (0.3, 0.6, 0.8 of 200 are the authors' epochs 60, 120, 160). `cosine`
     falls to 0. warmup_epochs: linear rise from 0. clip_norm: largest 2-norm of the gradient of
-    all parameters. Errors: ValueError for `nesterov` without momentum."""
-    if nesterov and not momentum:
-        raise ValueError("optim.nesterov: needs a momentum above 0")
+    all parameters. Errors: those of `check`."""
+    check(momentum=momentum, nesterov=nesterov)
 
     def rate(epoch: float) -> float:
         if epoch < warmup_epochs:

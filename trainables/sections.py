@@ -148,7 +148,7 @@ def _build_problems(config: dict) -> list[Problem]:
         with torch.device("meta"):
             backbone = models.build(classes=10, image_shape=(3, 32, 32), **config["model"])
             methods.build(model=backbone, **config["method"])
-        optim.build([torch.zeros(1)], epochs=1, **config.get("optim", {}))
+        optim.check(**config.get("optim", {}))
         Augment(32, **config.get("augment", {}))
     except (ValueError, RuntimeError) as error:  # a method's own check, or a size torch cannot have
         place, _, what = str(error).partition(": ")

@@ -1,11 +1,12 @@
-"""What the training and the evaluation see of a decoded image: a square of it."""
+"""What the training and the evaluation see of a decoded image: a square of it.
+
+torchvision is imported by who makes one: what has no such images need not wait for it."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 
 def shorter_side(image_size: int) -> int:
@@ -17,6 +18,8 @@ def shorter_side(image_size: int) -> int:
 def centre(image: Tensor, image_size: int) -> Tensor:
     """The shorter side resized to `shorter_side`, then the centre.
     # uint8 [3, H, W] -> uint8 [3, S, S]"""
+    from torchvision.transforms.v2 import functional as F
+
     resized = F.resize(image, [shorter_side(image_size)], antialias=True)
     return F.center_crop(resized, [image_size, image_size])
 
@@ -34,5 +37,7 @@ def random_crop(image: Tensor, image_size: int, area: float, seed: int) -> Tenso
 
 
 @functools.lru_cache(maxsize=1)
-def _crop(image_size: int, area: float) -> v2.RandomResizedCrop:
+def _crop(image_size: int, area: float) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import v2
+
     return v2.RandomResizedCrop(image_size, scale=(area, 1.0), antialias=True)

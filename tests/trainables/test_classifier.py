@@ -362,6 +362,7 @@ def test_a_storage_that_does_not_answer_costs_no_checkpoint(start, trained, monk
 
 HANGS = """
 import ctypes, sys
+import torch._dynamo  # else the first optimizer imports it, for longer than the silence below
 from trainables.classifier import ClassifierTrial
 from trainables.methods.cross_entropy import CrossEntropy
 from tests.trainables.test_classifier import given

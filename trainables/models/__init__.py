@@ -1,5 +1,6 @@
 """Backbones, a family a file; whatever a file lists in `__all__` is a backbone by that name."""
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -52,6 +53,15 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # [B, C, H, W] -> [B, K]
         return self.classify(self.features(images)[-1])
+
+
+def from_torchvision(name: str, classes: int, **options) -> nn.Module:
+    """torchvision's network of that name, with random weights.
+
+    torchvision comes with all of torch.compile, whose import takes 2 s: a program that builds none
+    of its networks does not wait for that."""
+    models = importlib.import_module("torchvision.models")
+    return models.get_model(name, weights=None, num_classes=classes, **options)
 
 
 def builders() -> dict[str, Callable[..., Classifier]]:

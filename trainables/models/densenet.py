@@ -1,9 +1,8 @@
 """torchvision's densely connected network, cut into stages, with a stem for small images."""
 
-import torchvision
 from torch import nn
 
-from trainables.models import Classifier, Stem, first_convolution
+from trainables.models import Classifier, Stem, first_convolution, from_torchvision
 
 __all__ = ["densenet121"]
 
@@ -17,7 +16,7 @@ def densenet121(classes: int, channels: int, *, stem: Stem = "small") -> Classif
     CIFAR; images of 8 pixels a side and more fit. Deviations from Tf-KD's form: the transitions
     have their ReLU and the first convolution its normalisation. No dropout in either stem, which
     is torchvision's default."""
-    net = torchvision.models.densenet121(weights=None, num_classes=classes)
+    net = from_torchvision("densenet121", classes)
     layers = net.features
     first = first_convolution(layers.conv0, channels, stem)
     nn.init.kaiming_normal_(first.weight)

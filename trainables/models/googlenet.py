@@ -1,9 +1,8 @@
 """torchvision's GoogLeNet, cut into stages, with a stem for small images."""
 
-import torchvision
 from torch import nn
 
-from trainables.models import Classifier, Stem, first_convolution
+from trainables.models import Classifier, Stem, first_convolution, from_torchvision
 
 __all__ = ["googlenet"]
 
@@ -17,9 +16,7 @@ def googlenet(classes: int, channels: int, *, stem: Stem = "small") -> Classifie
     Tf-KD's form: torchvision's modules (one 3x3 convolution where Tf-KD has two for the 5x5 of
     the paper, no bias), its max-poolings, and its dropout of 0.2 before the linear layer, which
     both stems keep."""
-    net = torchvision.models.googlenet(
-        weights=None, num_classes=classes, aux_logits=False, init_weights=True
-    )
+    net = from_torchvision("googlenet", classes, aux_logits=False, init_weights=True)
     if stem == "small":
         entry, opening = net.conv3, [net.conv3]
     else:

@@ -1,9 +1,8 @@
 """torchvision's MobileNetV2, cut into stages, with a stem for small images."""
 
-import torchvision
 from torch import nn
 
-from trainables.models import Classifier, Stem, first_convolution
+from trainables.models import Classifier, Stem, first_convolution, from_torchvision
 
 __all__ = ["mobilenet_v2"]
 
@@ -18,7 +17,7 @@ def mobilenet_v2(classes: int, channels: int, *, stem: Stem = "small") -> Classi
     convolution (there 1x1 on a padded image), strides 1, 2, 2, 1, 2 of the groups of 24 to 160
     channels (there 2, 2, 2, 1, 1), torchvision's dropout of 0.2 before the linear layer, which
     both stems keep."""
-    net = torchvision.models.mobilenet_v2(weights=None, num_classes=classes)
+    net = from_torchvision("mobilenet_v2", classes)
     blocks = net.features
     first = first_convolution(blocks[0][0], channels, stem)
     nn.init.kaiming_normal_(first.weight, mode="fan_out")

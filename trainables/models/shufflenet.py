@@ -1,9 +1,8 @@
 """torchvision's ShuffleNetV2, cut into stages, with a stem for small images."""
 
-import torchvision
 from torch import nn
 
-from trainables.models import Classifier, Stem, first_convolution
+from trainables.models import Classifier, Stem, first_convolution, from_torchvision
 
 __all__ = ["shufflenet_v2_x1_0"]
 
@@ -15,7 +14,7 @@ def shufflenet_v2_x1_0(classes: int, channels: int, *, stem: Stem = "small") -> 
     `small` is a 3x3 convolution of stride 1 and no max-pooling, as in Tf-KD. Deviation from
     Tf-KD's form: a ReLU in the stem and no bias in the convolutions, as torchvision has it. No
     dropout in either stem."""
-    net = torchvision.models.shufflenet_v2_x1_0(weights=None, num_classes=classes)
+    net = from_torchvision("shufflenet_v2_x1_0", classes)
     net.conv1[0] = first_convolution(net.conv1[0], channels, stem)
     pooling = [net.maxpool] if stem == "imagenet" else []
     stages = [

@@ -1,7 +1,6 @@
 """torchvision's VGG networks with batch norm, cut into stages, with a head for small images."""
 
 from torch import nn
-from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from trainables.models import Classifier, Stem, first_convolution
 
@@ -25,6 +24,8 @@ def _cut(configuration: str, classes: int, channels: int, stem: Stem) -> Classif
     map, without dropout, and its max-poolings keep the last row and column of a map of odd side,
     so images of any size fit. Deviations from RSD's form: biases in the convolutions, at 32x32 a
     max-pooling before the fifth stage too (there at 64x64 only), and one after it (there none)."""
+    from torchvision.models.vgg import VGG, cfgs, make_layers
+
     features = make_layers(cfgs[configuration], batch_norm=True)
     features[0] = first_convolution(features[0], channels, stem)
     *stages, pooling = _parts(features, keep_last=stem == "small")

@@ -1,13 +1,13 @@
 """RSD's wide residual network for 32x32 images."""
 
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from trainables.models import Classifier
 
 __all__ = ["wrn_20_8"]
 
 _WIDENING = 8
+_EXPANSION = 4  # of a bottleneck block
 
 
 def wrn_20_8(classes: int, channels: int) -> Classifier:
@@ -23,7 +23,7 @@ def wrn_20_8(classes: int, channels: int) -> Classifier:
         nn.BatchNorm2d(16),
         nn.ReLU(inplace=True),
     ]
-    widths = [width * Bottleneck.expansion for width in (16, 32, 64)]
+    widths = [width * _EXPANSION for width in (16, 32, 64)]
     stages = []
     for before, width, stride in zip((16, *widths), widths, (1, 2, 2), strict=False):
         layers = [] if stages else stem
@@ -36,12 +36,14 @@ def wrn_20_8(classes: int, channels: int) -> Classifier:
     return network
 
 
-def _group(before: int, width: int, stride: int) -> list[Bottleneck]:
+def _group(before: int, width: int, stride: int) -> list[nn.Module]:
     """Two blocks; the first takes the map to its new width and size."""
+    from torchvision.models.resnet import Bottleneck
+
     shortcut = nn.Sequential(
         nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
     )
-    group, across = width // Bottleneck.expansion, 64 * _WIDENING  # torchvision counts in 1/64
+    group, across = width // _EXPANSION, 64 * _WIDENING  # torchvision counts in 1/64
     return [
         Bottleneck(before, group, stride, shortcut, base_width=across),
         Bottleneck(width, group, base_width=across),

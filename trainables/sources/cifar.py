@@ -6,9 +6,9 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-import torchvision
 from filelock import FileLock
 
 from trainables.decoding import DataError
@@ -18,20 +18,25 @@ __all__ = ["cifar10", "cifar100"]
 
 _DOWNLOAD = ".skdtune-download-"
 
-Cifar = torchvision.datasets.CIFAR10  # CIFAR-100 is a subclass of it
+if TYPE_CHECKING:  # its import takes 2 s, which no other source need wait for
+    from torchvision.datasets import CIFAR10 as Cifar  # CIFAR-100 is a subclass of it
 
 
 def cifar10(root: Path, *, download: bool = True) -> Source:
     """CIFAR-10: 50,000 + 10,000 colour images of 32x32, 10 classes."""
-    return read(torchvision.datasets.CIFAR10, root, download)
+    from torchvision.datasets import CIFAR10
+
+    return read(CIFAR10, root, download)
 
 
 def cifar100(root: Path, *, download: bool = True) -> Source:
     """CIFAR-100: 50,000 + 10,000 colour images of 32x32, 100 classes."""
-    return read(torchvision.datasets.CIFAR100, root, download)
+    from torchvision.datasets import CIFAR100
+
+    return read(CIFAR100, root, download)
 
 
-def read(dataset: type[Cifar], root: Path, download: bool) -> Source:
+def read(dataset: "type[Cifar]", root: Path, download: bool) -> Source:
     """The set as it lies in `root`, downloaded when it is missing or damaged there and may be.
     Errors: DataError."""
     train = _train(dataset, root)
@@ -45,7 +50,7 @@ def read(dataset: type[Cifar], root: Path, download: bool) -> Source:
     return Source(tuple(train.classes), _images(train), lambda: _images(dataset(root, train=False)))
 
 
-def _train(dataset: type[Cifar], root: Path) -> Cifar | None:
+def _train(dataset: "type[Cifar]", root: Path) -> "Cifar | None":
     """The training part, its checksums verified; None when it is missing or damaged."""
     try:
         return dataset(root, train=True)
@@ -53,7 +58,7 @@ def _train(dataset: type[Cifar], root: Path) -> Cifar | None:
         return None
 
 
-def _download_once(dataset: type[Cifar], root: Path) -> Cifar:
+def _download_once(dataset: "type[Cifar]", root: Path) -> "Cifar":
     """One download a node however many processes ask: the others wait at a lock on the node's
     own disk.
 
@@ -82,6 +87,6 @@ def _download_once(dataset: type[Cifar], root: Path) -> Cifar:
             raise DataError(f"{root}: cannot download {dataset.__name__}: {error}") from error
 
 
-def _images(dataset: Cifar) -> Images:
+def _images(dataset: "Cifar") -> Images:
     pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(dataset.targets))

@@ -15,11 +15,12 @@ test: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 # Clusters of several nodes have the machine to themselves; the rest runs two files at a time, since a
-# search waits as often as it works, and so do the trainings of every method and an install.
+# search waits as often as it works, the longest files first, and so do the trainings of every method
+# and an install.
 INSTALL := tests/cluster/test_install.py
 test-slow: $(VENV)/.installed
 	$(RUN) -m pytest --durations=8 -m slow --ignore=$(INSTALL) tests/cluster
-	$(RUN) -m pytest --durations=8 -m slow -n 2 --dist loadfile tests/skdtune tests/test_*.py
+	$(RUN) -m pytest --durations=8 -m slow -n 2 --dist loadfile tests/test_*.py tests/skdtune
 	$(RUN) -m pytest --durations=8 -m slow -n 2 $(INSTALL) tests/trainables
 
 # Searches and final trainings under faults at random: `make soak MINUTES=30 SEED=7`.

@@ -43,7 +43,7 @@ def searched(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         folder = tmp_path_factory.mktemp(name)
         edits = ["name=imagefolder", f"root={images}"]
         done = program(
-            *("search", name, "--trials=2", "--epochs=1", "--name=real"),
+            *("search", name, "--trials=2", "--epochs=1", "--concurrency=1", "--name=real"),
             *(f"--set=trial.data.{edit}" for edit in edits),
             "--set=trial.model.name=small_cnn",
             folder=folder,

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 
 from skdtune import records
-from tests.programs import FAST, environment, program, read_study, started, wait_for
+from tests.programs import FAST, environment, leaderboard, program, read_study, started, wait_for
 from trainables import metrics
 
 pytestmark = pytest.mark.slow
@@ -119,9 +119,7 @@ def test_a_changed_space_is_refused_with_the_difference(searched: Path):
 def test_export_trains_and_ships(searched: Path):
     assert program("export", "first", folder=searched).returncode == 0
     best = yaml.safe_load((searched / "best.yaml").read_text())
-    winner = json.loads(program("leaderboard", "first", "--format=json", folder=searched).stdout)[
-        "winner"
-    ]
+    winner = leaderboard(searched, "first")["winner"]
     assert best["trial"] == read_study(searched, "first").records[winner].config
     done = program("train", "best.yaml", "--seeds=2", folder=searched, timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -180,7 +178,7 @@ def test_finalists_are_trained_again_and_the_best_mean_is_exported(searched: Pat
     repeats = [record for key, record in study.records.items() if key not in before]
     assert 3 <= len(repeats) <= 4, "the first trial may be one of the best"
     assert {(record.status, record.seed) for record in repeats} == {(records.FINISHED, 1)}
-    board = json.loads(program("leaderboard", "first", "--format=json", folder=searched).stdout)
+    board = leaderboard(searched, "first")
     means = {trial["trial"]: trial["mean"] for trial in board["trials"]}
     for record in repeats:
         pair = study.records[record.repeats].last, record.last
@@ -201,7 +199,7 @@ def test_another_search_begins_with_the_best_settings_of_the_first(searched: Pat
         "search", "--name=warm", "--trials=4", "--epochs=2", *warm, folder=searched, timeout_s=240
     )
     assert again.returncode == 0, again.stdout + again.stderr
-    board = json.loads(program("leaderboard", "first", "--format=json", folder=searched).stdout)
+    board = leaderboard(searched, "first")
     ranked = [t for t in board["trials"] if t["status"] == "finished" and t["role"] == "search"]
     best = ranked[:2]
     assert len(best) == 2
@@ -230,7 +228,7 @@ def test_real_images_on_resnet20(tmp_path: Path):
         timeout_s=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    board = json.loads(program("leaderboard", "real", "--format=json", folder=tmp_path).stdout)
+    board = leaderboard(tmp_path, "real")
     assert len(board["trials"]) == 3
     assert board["baseline"] is not None
     assert len(runs_of(tmp_path, "real")) == 4
@@ -254,6 +252,7 @@ def test_a_diverged_trial_ends_early_and_never_ranks(tmp_path: Path):
         "--set=search.scheduler={name: none}",
         "--trials=6",
         "--epochs=3",
+        "--concurrency=1",
         "--name=wild",
         folder=tmp_path,
     )
@@ -265,7 +264,7 @@ def test_a_diverged_trial_ends_early_and_never_ranks(tmp_path: Path):
         assert record.status == records.DIVERGED
         assert record.epoch == 0
         assert record.attempts == 1
-    board = json.loads(program("leaderboard", "wild", "--format=json", folder=tmp_path).stdout)
+    board = leaderboard(tmp_path, "wild")
     assert {row["status"] for row in board["trials"][-len(wild) :]} == {"diverged"}
     assert all(math.isfinite(row["score"]) for row in board["trials"] if row["score"] is not None)
 
@@ -300,7 +299,11 @@ def test_reused_workers_inherit_nothing(tmp_path: Path):
 def test_storage_may_be_a_uri_with_odd_characters(tmp_path: Path):
     place = tmp_path / "a b" / "実験#1"
     uri = place.as_uri()
-    done = program("search", *FAST, "--trials=2", "--epochs=2", f"--storage={uri}", folder=tmp_path)
+    done = program(
+        *("search", *FAST, "--trials=2", "--epochs=2", "--concurrency=1"),
+        f"--storage={uri}",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (place / "study.json").is_file()
     assert not (tmp_path / "studies").exists()
@@ -324,6 +327,7 @@ def test_mlflow_that_is_down_costs_nothing_and_sync_catches_up(tmp_path: Path):
         *FAST,
         "--trials=3",
         "--epochs=2",
+        "--concurrency=1",
         "--name=alone",
         "--tracking-uri=http://127.0.0.1:9",
         folder=tmp_path,

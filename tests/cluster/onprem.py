@@ -59,7 +59,7 @@ def ray_nodes(hosts: Hosts) -> int:
 @contextmanager
 def search(hosts: Hosts, name: str, *more: str, epochs: int | None = None):
     """A search that a person starts on the head."""
-    arguments = [*more] if "--resume" in more else [space(), "--trials=12", f"--epochs={epochs}"]
+    arguments = [*more] if "--resume" in more else [space(), "--trials=8", f"--epochs={epochs}"]
     command = ["python -m skdtune.search", *arguments, f"--storage={SHARED}/studies/{name}"]
     with (hosts.folder / "search.out").open("wb") as out:
         process = subprocess.Popen(

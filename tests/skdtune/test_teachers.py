@@ -232,7 +232,10 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
         "--set=trial.model.name=small_cnn",
         "--epochs=3",
     ]
-    done = program("search", "tf_kd_self", *quick, "--trials=2", "--name=s", folder=tmp_path)
+    alone = ["--concurrency=1"]
+    done = program(
+        *("search", "tf_kd_self", *quick, "--trials=2", "--name=s"), *alone, folder=tmp_path
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     study = read_study(tmp_path, "s")
     own = shipping.load(study.folder.folder("teachers/own"))
@@ -245,7 +248,7 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
     assert {record.config["method"]["teacher"] for record in others} == {None}
     weights = (tmp_path / "studies/s/teachers/own/model.safetensors").read_bytes()
 
-    done = program("search", "--resume", "--name=s", "--trials=3", folder=tmp_path)
+    done = program("search", "--resume", "--name=s", "--trials=3", *alone, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "studies/s/teachers/own/model.safetensors").read_bytes() == weights
     assert read_study(tmp_path, "s").records["0001"].attempts == 1
@@ -274,6 +277,7 @@ def test_the_search_trains_its_teacher_first_and_once_and_the_training_its_own(t
             "search",
             "kd",
             *quick,
+            *alone,
             f"--set=trial.method.teacher={teacher}",
             "--trials=1",
             f"--name=kd-{index}",

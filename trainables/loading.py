@@ -163,7 +163,8 @@ def _context() -> BaseContext:
     this one, with the threads of torch and Ray, could hold a lock for ever, and fresh processes
     would import torch one by one. That server is started once and ends with this process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # and what views.py imports when it makes one
+    context.set_forkserver_preload([__name__, "torchvision.transforms.v2"])
     return context
 
 

@@ -1,5 +1,5 @@
 """Every second pair of a method and a backbone, with real weights and images of 32x32, every fourth
-of 64x64. The contract tests have every pair, made small."""
+of 64x64. The contract tests have every method on a backbone of each family, without weights."""
 
 import copy
 

@@ -1,6 +1,5 @@
 """Backbones, a family a file; whatever a file lists in `__all__` is a backbone by that name."""
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -60,8 +59,9 @@ def from_torchvision(name: str, classes: int, **options) -> nn.Module:
 
     torchvision comes with all of torch.compile, whose import takes 2 s: a program that builds none
     of its networks does not wait for that."""
-    models = importlib.import_module("torchvision.models")
-    return models.get_model(name, weights=None, num_classes=classes, **options)
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
 
 
 def builders() -> dict[str, Callable[..., Classifier]]:

@@ -174,12 +174,14 @@ def test_workers_end_with_their_process_however_it_ends(files, tmp_path, ending)
         process.communicate()
 
 
-def test_workers_are_forks_of_a_process_with_one_thread(files):
-    """So none of them begins with a lock that a thread held which it has not."""
+def test_workers_are_forks_of_a_process_with_one_thread_and_all_that_they_import(files):
+    """So none of them begins with a lock that a thread held which it has not, or imports torchvision
+    for itself."""
     one = loader(files, 1)
     list(one.load(crops()))
     (pid,) = workers_of(os.getpid())
     server = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
     assert int(server) != os.getpid()
     assert len(os.listdir(f"/proc/{server}/task")) == 1
+    assert "/torchvision/" in Path(f"/proc/{server}/maps").read_text()
     one.close()

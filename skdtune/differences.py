@@ -6,7 +6,14 @@ from skdtune.errors import ConfigError
 from skdtune.records import Study
 
 # What only says how long or where a study runs; its trials stay comparable
-_FREE = ("search.trials", "search.finalists", "resources.", "provenance.", "compare.")
+_FREE = (
+    "search.trials",
+    "search.finalists",
+    "search.max_failed_fraction",
+    "resources.",
+    "provenance.",
+    "compare.",
+)
 
 
 def differences(before: dict, after: dict) -> list[str]:

@@ -5,20 +5,15 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from skdtune import strict_yaml
+from skdtune import credentials, strict_yaml
 from skdtune.errors import ConfigError
 from trainables.sections import nearest
 
 LONGEST_NAME = 100
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}")
-# What an option of a URI is called that is a secret itself, and not a file with one.
-_SECRET = re.compile(
-    r"(?i)(^|_|ssl)(password|passwd|pwd|secret|token|(secret|account|api)_key|sas|sig)$"
-)
-_ODBC_SECRET = re.compile(r"(?i)(^|;)\s*(pwd|password)\s*=")  # within `odbc_connect`
-_SECRETS = {  # where it belongs instead
+_CREDENTIALS = {  # where a password belongs instead of the URI
     "http": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "https": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "postgresql": "PGPASSWORD or ~/.pgpass",
@@ -150,7 +145,7 @@ def study_name(text: str) -> str:
 def tracking_uri(text: str) -> str:
     """A database or server of MLflow's; no secrets, since it is stored with the study."""
     kind = text.lower().partition(":")[0].split("+")[0]
-    _without_secrets(text, _SECRETS.get(kind, "what its driver reads"))
+    credentials.refuse(text, _CREDENTIALS.get(kind, "what its driver reads"))
     scheme = urlsplit(text).scheme.split("+")[0]
     if scheme not in _STORES and text != "databricks":
         listed = ", ".join(_STORES)
@@ -169,7 +164,7 @@ def storage(text: str) -> str:
         raise ValueError(f"{text!r} is not a path or URI")
     if text.startswith("file://") and urlsplit(text).netloc not in ("", "localhost"):
         raise ValueError(f"{text!r}: a full path has three slashes, file:///folder")
-    return _without_secrets(text, "the file system's own environment variables")
+    return credentials.refuse(text, credentials.OF_A_FILE_SYSTEM)
 
 
 def local_path(text: str) -> str:
@@ -234,15 +229,3 @@ def apply(data: Any, edits: list[tuple[list[str], Any]]) -> None:
             place[keys[-1]] = value
     if problems:
         raise ConfigError("--set", problems)
-
-
-def _without_secrets(text: str, instead: str) -> str:
-    try:
-        parts = urlsplit(text)
-        named = parse_qs(parts.query, keep_blank_values=True)
-    except ValueError as error:
-        raise ValueError(f"not a URI: {error}") from None
-    odbc = any(_ODBC_SECRET.search(value) for values in named.values() for value in values)
-    if parts.password is not None or odbc or any(map(_SECRET.search, named)):
-        raise ValueError(f"a password does not belong in a URI; give it in {instead}")
-    return text

@@ -113,6 +113,8 @@ def _batches(config: dict, section: dict, sets: Sets) -> list[str]:
         answer = method.losses(images, rows % len(sets.classes))
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
             raise TypeError("losses must return the logits and a dictionary of named terms")
+        for name in answer[1]:
+            metrics.loss_name(name)
         sum(answer[1].values()).backward()
         found.append(answer[1])
     method.eval()(images)

@@ -2,8 +2,14 @@
 
 import platform
 import subprocess
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skdtune.records import Study
 
 _PACKAGES = ("skdtune", "torch", "torchvision", "ray", "optuna", "mlflow")
 
@@ -29,6 +35,24 @@ def git_commit() -> str | None:
     return commit + (
         "-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else ""
     )
+
+
+def code() -> dict[str, Any]:
+    """`versions` and `commit` of what runs here."""
+    return {"versions": versions(), "commit": git_commit()}
+
+
+def note_changes(study: "Study", say: Callable[[str], Any]) -> None:
+    """Notes in a study that goes on with other code than the last time what that is, and says
+    it."""
+    now = code()
+    *_, before = vars(study), *study.resumed
+    old, new = ({**found["versions"], "commit": found["commit"]} for found in (before, now))
+    changed = [name for name in {**old, **new} if new.get(name) != old.get(name)]
+    if changed:
+        study.resumed.append({"time": time.time(), **now})
+        listed = "; ".join(f"{name} {new.get(name)}, before {old.get(name)}" for name in changed)
+        say(f"other versions than those that the study was left with: {listed}")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -18,6 +18,7 @@ from skdtune.writer import Writer
 from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
+_FEWEST = 5  # trials that have ended, before the share of those that failed says anything
 
 
 class Recorder(tune.Callback):
@@ -41,8 +42,9 @@ class Recorder(tune.Callback):
         self.writer, self.interrupt, self.progress = writer, interrupt, progress
         self.doubt = doubt
         self.ray = cluster.Watch()
-        ended = [r for r in plan.known if r.has_ended and not r.is_beside]
-        worked = any(r.status != records.FAILED for r in ended)
+        ended = [r for r in plan.known if r.has_ended]
+        self.ended, self.failed = len(ended), sum(r.status == records.FAILED for r in ended)
+        worked = any(r.status != records.FAILED and not r.is_beside for r in ended)
         # None once a trial has ended without an error
         self.first_failures: list[str] | None = None if worked else []
 
@@ -113,7 +115,16 @@ class Recorder(tune.Callback):
         self._stop_when_hopeless(record)
 
     def _stop_when_hopeless(self, record: Record) -> None:
-        """The first trials all failed with one error: so would the others."""
+        """The first trials all failed with one error, or of all too many did: so would the
+        others."""
+        self.ended += 1
+        self.failed += record.status == records.FAILED
+        most = self.plan.space.search.max_failed_fraction
+        if self.ended >= _FEWEST and self.failed > most * self.ended:
+            self.interrupt.request(
+                f"{self.failed} of {self.ended} trials failed, more than "
+                f"search.max_failed_fraction ({most:g}) allows; the last: {record.error}"
+            )
         if record.status != records.FAILED:
             self.first_failures = None
         if self.first_failures is None:

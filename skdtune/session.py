@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from skdtune import (
     nodes,
     places,
     preflight,
+    provenance,
     records,
     signals,
     teachers,
@@ -28,7 +30,6 @@ from skdtune.errors import ConfigError, first_line
 from skdtune.interrupt import Interrupt
 from skdtune.leaderboard import rank
 from skdtune.plan import Plan, add_references
-from skdtune.provenance import git_commit, versions
 from skdtune.records import Study
 from skdtune.request import Request
 from skdtune.settings import Resources
@@ -64,7 +65,10 @@ def run(request: Request, console: Console) -> Ending:
     facts = preflight.data_facts(request.space, request.folder, uri)
     shares = address == cluster.LOCAL and 0 < request.space.resources.gpu < 1
     with signals.deferred(), lock.held(request.folder, request.name), mps.serving(shares) as served:
-        study = _resumed(request, facts) if request.old else _new(request, facts)
+        if request.old is None:
+            study = _new(request, facts)
+        else:
+            study = _resumed(request, facts, console.print)
         study.tracking_uri = uri
         cluster.connect(address)
         try:
@@ -144,8 +148,7 @@ def _new(request: Request, facts: dict[str, Any]) -> Study:
         kind="search",
         space=request.space.document,
         space_name=request.space.name,
-        versions=versions(),
-        commit=git_commit(),
+        **provenance.code(),
         data=facts,
         folder=request.folder,
     )
@@ -153,15 +156,13 @@ def _new(request: Request, facts: dict[str, Any]) -> Study:
     return study
 
 
-def _resumed(request: Request, facts: dict[str, Any]) -> Study:
-    """The study as it is now. Errors: ConfigError with every difference that would mix two
-    searches."""
+def _resumed(request: Request, facts: dict[str, Any], say: Callable[[str], Any]) -> Study:
+    """The study as it is now. say: prints a line, where other code goes on with it. Errors:
+    ConfigError with every difference that would mix two searches."""
     study = records.load(request.folder)
     refuse_changes(study, request.space.document, facts)
     study.space = request.space.document
-    now = {"versions": versions(), "commit": git_commit()}
-    if now != {"versions": study.versions, "commit": study.commit}:
-        study.resumed.append({"time": time.time(), **now})
+    provenance.note_changes(study, say)
     for record in study.records.values():
         record.retry()
     return study

@@ -4,7 +4,7 @@ defaults."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from trainables.bounds import Bounds, Count, CountOrZero, Positive
+from trainables.bounds import Bounds, Count, CountOrZero, Fraction, Positive
 from trainables.sections import Problem, argument_problems
 
 Metric = Literal["val/accuracy", "val/top5", "val/loss", "val/ece"]
@@ -54,11 +54,13 @@ class Finalists:
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """trials: how many settings are tried, the first trials and those of `warm_start` among them;
-    the baseline and the repeats of `finalists` run beside them."""
+    the baseline and the repeats of `finalists` run beside them. max_failed_fraction: of the trials
+    that have ended, five or more; when more have failed than that the search stops."""
 
     metric: Metric = "val/accuracy"
     mode: Literal["max", "min"] = "max"
     trials: Count = 16
+    max_failed_fraction: Fraction = 0.5
     sampler: Sampler = field(default_factory=Sampler)
     scheduler: Scheduler = field(default_factory=Scheduler)
     first_trials: list = field(default_factory=list)
@@ -72,7 +74,7 @@ class Resources:
     its CPU."""
 
     cpu: Positive = 1
-    gpu: Annotated[float, Bounds(at_least=0, at_most=1)] = 0
+    gpu: Fraction = 0
 
 
 _NESTED = {

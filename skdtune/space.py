@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from skdtune import comparison, distributions, settings, space_checks
+from skdtune import comparison, credentials, distributions, settings, space_checks
 from skdtune.errors import ConfigError, Refusals
 from skdtune.settings import Resources, Search
 from skdtune.strict_yaml import Document, read
@@ -176,6 +176,8 @@ def build(document: Document, name: str, source: str) -> SearchSpace:
     data = document.data
     if not isinstance(data, dict):
         raise ConfigError(source, ["it must hold sections: trial, search, resources"])
+    if found := credentials.problems(data):  # alone: what else is wrong might repeat them
+        raise ConfigError(source, _located(document, found))
     problems = [
         (str(key), f"no such section (there are {', '.join(_TOP)}){nearest(key, _TOP)}")
         for key in data

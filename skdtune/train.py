@@ -9,8 +9,10 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 import contextlib
 import copy
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -23,6 +25,7 @@ from skdtune import (
     lock,
     places,
     preflight,
+    provenance,
     records,
     signals,
     space,
@@ -31,7 +34,6 @@ from skdtune import (
 )
 from skdtune.differences import differences
 from skdtune.errors import NOT_DONE, ConfigError, Refusals, first_line, run
-from skdtune.provenance import git_commit, versions
 from skdtune.records import MODELS, Record, Study
 from skdtune.space import SearchSpace
 from skdtune.terminal import Terminal
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> int:
     console = Terminal()
     name, folder = _place(wanted, options)
     with lock.held(folder, name), contextlib.ExitStack() as stack:
-        study = _study(wanted, options, name, folder)
+        study = _study(wanted, options, name, folder, console.print)
         batch_size, images = _look(study, wanted, is_alone=address == cluster.LOCAL)
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
         left, room = [r for r in chosen if not (r.has_ended or teachers.is_lost(study, r))], None
@@ -157,13 +159,21 @@ def _place(wanted: SearchSpace, options: dict) -> tuple[str, Folder]:
     return name, folder
 
 
-def _study(wanted: SearchSpace, options: dict, name: str, folder: Folder) -> Study:
-    """The training in the folder, which is ours alone by now, or a new one. Errors: ConfigError
-    when it holds another config."""
+def _study(
+    wanted: SearchSpace, options: dict, name: str, folder: Folder, say: Callable[[str], Any]
+) -> Study:
+    """The training in the folder, which is ours alone by now, or a new one. say: prints a line,
+    where other code goes on with it. Errors: ConfigError when it holds another config."""
     origin = wanted.document.get("provenance") or {}
     if not records.is_study(folder):
-        study = Study(name, "training", copy.deepcopy(wanted.document), wanted.name, folder=folder)
-        study.versions, study.commit = versions(), git_commit()
+        study = Study(
+            name=name,
+            kind="training",
+            space=copy.deepcopy(wanted.document),
+            space_name=wanted.name,
+            **provenance.code(),
+            folder=folder,
+        )
     else:
         study = records.load(folder)
         changed = differences({"trial": study.space["trial"]}, {"trial": wanted.document["trial"]})
@@ -171,6 +181,7 @@ def _study(wanted: SearchSpace, options: dict, name: str, folder: Folder) -> Stu
             problem = f"{folder.uri} holds another training; give another --output"
             raise ConfigError("--output", [problem, *changed])
         final.refuse_seeds_of_search(study, wanted.document)
+        provenance.note_changes(study, say)
         study.space["provenance"] = origin or study.space.get("provenance")
     study.tracking_uri = options["tracking_uri"] or study.tracking_uri or default_uri()
     study.tracking_uri = absolute(study.tracking_uri)

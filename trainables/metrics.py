@@ -23,7 +23,13 @@ _ECE_BINS = 15
 
 
 def loss_name(term: str) -> str:
-    return f"loss/{term}"
+    """The metric of a method's term. Errors: TypeError for a name that MLflow might not take, or
+    that is the sum's."""
+    name = f"loss/{term}"
+    if not (isinstance(term, str) and term.isidentifier()) or name == LOSS_TOTAL:
+        what = "letters, digits and underscores make a name, and `total` is the sum's"
+        raise TypeError(f"{term!r} cannot be the name of a term: {what}")
+    return name
 
 
 def score_names(prefix: str) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ def test_the_same_is_no_difference() -> None:
 def test_how_long_and_where_may_change() -> None:
     assert changed(search__trials=99, resources__cpu=4, resources__gpu=0.5) == []
     assert changed(search__trials=None, provenance__study="x") == []
+    assert changed(search__max_failed_fraction=0.9, search__finalists={"trials": 2}) == []
 
 
 def test_each_key_that_matters_is_a_line_with_both_values() -> None:

@@ -135,6 +135,7 @@ class Mine(Method):
         ("return logits", "fails: TypeError: losses must return the logits and a dictionary"),
         ("raise NotImplementedError", "mine on small_cnn cannot take images of 3x8x8: NotImpl"),
         ("return logits, {'a': cross_entropy(logits, labels).detach()}", "does not require grad"),
+        ("return logits, {'a(b)': logits.sum()}", "TypeError: 'a(b)' cannot be the name of a term"),
     ],
 )
 def test_a_method_that_fails_is_told_before_anything_trains(

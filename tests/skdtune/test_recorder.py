@@ -282,13 +282,34 @@ def test_three_first_failures_of_one_kind_stop_the_search(desk):
 
 
 def test_three_failures_that_a_resume_tries_again_do_not_stop_a_search_that_has_worked(desk):
-    for key, status in (("0000", "finished"), ("0001", "finished"), ("0002", "failed")):
-        desk.trial(key)
-        desk.study.records[key].end(status)
+    for number, status in enumerate(["finished"] * 4 + ["failed"]):
+        desk.trial(f"{number:04d}")
+        desk.study.records[f"{number:04d}"].end(status)
+        desk.study.records[f"{number:04d}"].retry()
     desk.resumed()
-    for number in range(2, 6):
+    for number in range(4, 8):
         trial = desk.start(f"{number:04d}")
         desk.result(trial, outcome="failed", error="as before", details="")
+        desk.complete(trial)
+    assert not desk.interrupt.stop_all()
+
+
+def test_more_failures_than_are_allowed_stop_the_search(desk):
+    """Of all that have ended; what a resume tries again has not, until it fails again."""
+    outcomes = ["finished", "failed", "diverged", "failed", "failed"]
+    for index, outcome in enumerate(outcomes):
+        assert not desk.interrupt.stop_all()
+        trial = desk.start(f"{index:04d}")
+        desk.result(trial, outcome=outcome, error=f"error {index}", details="")
+        desk.complete(trial)
+    told = "3 of 5 trials failed, more than search.max_failed_fraction (0.5) allows; the last: err"
+    assert desk.interrupt.reason.startswith(told)
+    for record in desk.study.records.values():
+        record.retry()
+    desk.resumed()
+    for key, outcome in (("0001", "failed"), ("0003", "finished"), ("0004", "failed")):
+        trial = desk.start(key)
+        desk.result(trial, outcome=outcome, error="again", details="")
         desk.complete(trial)
     assert not desk.interrupt.stop_all()
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from sqlalchemy import make_url
 
-from skdtune import records, session, signals, tracking_uri
+from skdtune import provenance, records, session, signals, tracking_uri
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan
 from skdtune.warm_start import WarmStart
@@ -24,7 +24,7 @@ def test_what_failed_is_tried_again_and_what_ended_otherwise_is_not(tmp_path):
     before = mixed_study(tmp_path)
     before.data = {"fingerprint": "same"}
     before.save()
-    study = session._resumed(request(tmp_path), {"fingerprint": "same"})
+    study = session._resumed(request(tmp_path), {"fingerprint": "same"}, print)
     queued = [record.key for record in Plan(study, build_space()).queue]
     failed = [r.key for r in before.records.values() if r.status == records.FAILED]
     assert failed
@@ -37,7 +37,7 @@ def test_other_images_are_refused(tmp_path):
     study.data = {"fingerprint": "then"}
     study.save()
     with pytest.raises(ConfigError, match="images or labels have changed"):
-        session._resumed(request(tmp_path), {"fingerprint": "now"})
+        session._resumed(request(tmp_path), {"fingerprint": "now"}, print)
 
 
 def test_a_study_whose_first_trial_has_no_record_is_refused(tmp_path):
@@ -46,15 +46,23 @@ def test_a_study_whose_first_trial_has_no_record_is_refused(tmp_path):
     study.save()
     (tmp_path / "trials" / "0000.json").unlink()
     with pytest.raises(ConfigError, match="the record of its first trial is gone"):
-        session._resumed(request(tmp_path), {"fingerprint": "same"})
+        session._resumed(request(tmp_path), {"fingerprint": "same"}, print)
 
 
-def test_other_versions_are_noted(tmp_path):
-    study = mixed_study(tmp_path)
-    study.data, study.versions = {"fingerprint": "same"}, {"torch": "0.1"}
+def test_other_versions_are_noted_and_said_once(tmp_path, monkeypatch):
+    study, said = mixed_study(tmp_path), []
+    study.data, study.versions = {"fingerprint": "same"}, {"torch": "0.1", "ray": "2"}
+    study.commit = "abc"
     study.save()
-    resumed = session._resumed(request(tmp_path), {"fingerprint": "same"}).resumed
-    assert resumed[0]["versions"]["torch"] != "0.1"
+    monkeypatch.setattr(provenance, "versions", lambda: {"torch": "0.2", "ray": "2"})
+    monkeypatch.setattr(provenance, "git_commit", lambda: None)
+    for _ in range(2):
+        study = session._resumed(request(tmp_path), {"fingerprint": "same"}, said.append)
+        study.save()
+    (line,) = said
+    assert line.endswith(": torch 0.2, before 0.1; commit None, before abc")
+    (noted,) = study.resumed
+    assert noted["versions"]["torch"] == "0.2"
 
 
 def test_a_study_made_meanwhile_is_not_overwritten(tmp_path):

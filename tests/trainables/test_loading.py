@@ -175,8 +175,8 @@ def test_workers_end_with_their_process_however_it_ends(files, tmp_path, ending)
 
 
 def test_workers_are_forks_of_a_process_with_one_thread_and_all_that_they_import(files):
-    """So none of them begins with a lock that a thread held which it has not, or imports torchvision
-    for itself."""
+    """So none of them begins with a lock that a thread held which it has not, or imports for
+    itself."""
     one = loader(files, 1)
     list(one.load(crops()))
     (pid,) = workers_of(os.getpid())

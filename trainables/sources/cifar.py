@@ -1,10 +1,12 @@
 """CIFAR, downloaded and verified by torchvision."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from trainables.images import Images, Source
 __all__ = ["cifar10", "cifar100"]
 
 _DOWNLOAD = ".skdtune-download-"
+_SILENCE_S = 30.0
 
 if TYPE_CHECKING:  # its import takes 2 s, which no other source need wait for
     from torchvision.datasets import CIFAR10 as Cifar  # CIFAR-100 is a subclass of it
@@ -77,7 +80,8 @@ def _download_once(dataset: "type[Cifar]", root: Path) -> "Cifar":
             for left in root.glob(f"{mine}*"):  # of a download that was killed
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=root, prefix=mine) as part:
-                train = dataset(part, train=True, download=True)
+                with _patience(_SILENCE_S):
+                    train = dataset(part, train=True, download=True)
                 target = root / dataset.base_folder
                 if target.exists():  # it failed its checksums: set it aside, delete nothing
                     target.rename(f"{target}.damaged-{part.rpartition('-')[2]}")
@@ -85,6 +89,17 @@ def _download_once(dataset: "type[Cifar]", root: Path) -> "Cifar":
                 return train
         except (OSError, RuntimeError) as error:
             raise DataError(f"{root}: cannot download {dataset.__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """How long a server may say nothing: torchvision would wait for ever, and takes no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _images(dataset: "Cifar") -> Images:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,7 @@ import torchvision
 
 from trainables.images import Source
 from trainables.sources import DataError
+from trainables.sources import cifar as cifar_source
 from trainables.sources.cifar import read
 
 
@@ -236,6 +238,17 @@ def test_a_refused_connection_is_one_data_error(tmp_path, cifar, monkeypatch):
         read(TinyCifar, tmp_path / "data", download=True)
     assert os.listdir(tmp_path / "data") == []
     assert server.downloads == 0
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path, cifar, monkeypatch):
+    server, _ = cifar
+    server.stall = True
+    monkeypatch.setattr(cifar_source, "_SILENCE_S", 0.2)
+    with pytest.raises(DataError, match="cannot download TinyCifar: .*timed out"):
+        read(TinyCifar, tmp_path / "data", download=True)
+    server.go_on.set()
+    assert os.listdir(tmp_path / "data") == []
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_download_of_other_bytes_is_refused(tmp_path, cifar):

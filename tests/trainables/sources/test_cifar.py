@@ -244,7 +244,7 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path, cifar, monkeypatch):
     server, _ = cifar
     server.stall = True
     monkeypatch.setattr(cifar_source, "_SILENCE_S", 0.2)
-    with pytest.raises(DataError, match="cannot download TinyCifar: .*timed out"):
+    with pytest.raises(DataError, match=r"cannot download TinyCifar: .*timed out"):
         read(TinyCifar, tmp_path / "data", download=True)
     server.go_on.set()
     assert os.listdir(tmp_path / "data") == []

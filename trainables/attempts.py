@@ -2,13 +2,18 @@
 
 import contextlib
 import json
+import os
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from trainables.storage import Folder
+from trainables.watchdog import last_dump
 
 MOST_RETRIES = 3  # of one and the same epoch
 MOST_RETRIES_WITHOUT_MEMORY = 1  # a neighbour on the GPU may have taken it; more would only wait
 _NOTE = "attempt.json"
+_STOOD_STILL = "stood_still.txt"  # where each of its threads stood, beside the checkpoints
 
 
 class KeepsFailing(RuntimeError):
@@ -25,19 +30,24 @@ class Attempts:
         self.folder, self.session, self.node = folder, session, node
         self.noted: dict = {}
 
-    def begin(self, epoch: int, is_gone: Callable[[str | None], bool]) -> None:
+    def begin(self, epoch: int, is_gone: Callable[[str | None], bool]) -> str:
         """Notes that the trial starts from `epoch`. A start on a node that is gone by now does
-        not count. Errors: KeepsFailing."""
+        not count. Returns how the process before this one ended, if that had no words for it; else
+        an empty text. Errors: KeepsFailing."""
         here = {"session": self.session, "epoch": epoch}
         seen = self._read()
+        is_silent = seen.get("session") == self.session and "error" not in seen
+        silent = self._end_of_silent(seen) if is_silent else ""
         before = seen.get("starts") if here.items() <= seen.items() else None
         starts = [node for node in before if not is_gone(node)] if isinstance(before, list) else []
         most = MOST_RETRIES_WITHOUT_MEMORY if seen.get("lacks_memory") else MOST_RETRIES
         if len(starts) > most:
-            error = seen.get("error", "its process died, or stood still and was ended")
+            error = silent or seen["error"]
             raise KeepsFailing(f"{error} ({len(starts)} times in epoch {epoch + 1})")
-        self.noted = {**here, "starts": [*starts, self.node]}
+        place = {"host": socket.gethostname(), "log": _log()}
+        self.noted = {**here, "starts": [*starts, self.node], **place}
         self._write()
+        return silent
 
     def failed(self, error: str, lacks_memory: bool = False) -> None:
         """Notes why this one failed, unless it never began."""
@@ -45,6 +55,19 @@ class Attempts:
             return
         self.noted |= {"error": error, "lacks_memory": lacks_memory}
         self._write()
+
+    def _end_of_silent(self, seen: dict) -> str:
+        """What is known of a process that was gone at once. Where it stood, if it was ended for
+        that and its log is on this machine, is saved beside the checkpoints."""
+        host, log = seen.get("host"), seen.get("log")
+        dump = last_dump(Path(log)) if log and host == socket.gethostname() else ""
+        if dump:
+            with contextlib.suppress(OSError):
+                self.folder.write(_STOOD_STILL, dump.encode())
+            where = f"{self.folder.name}/{_STOOD_STILL} says where"
+            return f"its process stood still and was ended; {where}"
+        where = f"; its log is {log} on {host}" if log else ""
+        return f"its process died, or stood still and was ended{where}"
 
     def _read(self) -> dict:
         try:
@@ -56,3 +79,12 @@ class Attempts:
     def _write(self) -> None:
         with contextlib.suppress(OSError):  # where nothing can be written, checkpoints say so
             self.folder.write(_NOTE, json.dumps(self.noted).encode())
+
+
+def _log() -> str:
+    """The file that this process writes its errors to, as Ray's do; empty when there is none."""
+    try:
+        place = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return ""
+    return place if os.path.isfile(place) else ""

@@ -100,7 +100,7 @@ class ClassifierTrial(tune.Trainable):
 
     def _forget(self) -> None:
         self.reports = self.checkpoints = self.attempts = self.last = None
-        self.device = ""
+        self.device, self.warnings = "", []
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -115,7 +115,8 @@ class ClassifierTrial(tune.Trainable):
             folder = study.folder(f"{CHECKPOINTS}/{self.run['key']}")
             self.checkpoints = Checkpoints(folder, self.run["identity"])
             self.attempts = Attempts(folder, self.run["session"], _node())
-            self.attempts.begin(self.checkpoints.newest_epoch, _is_gone)
+            silent = self.attempts.begin(self.checkpoints.newest_epoch, _is_gone)
+            self.warnings = [silent] if silent else []
             self.reports = self._epochs()
         for report in self.reports:
             self.last = report
@@ -153,7 +154,8 @@ class ClassifierTrial(tune.Trainable):
             return place
         newest = self.checkpoints.newest
         newest = f"{CHECKPOINTS}/{self.run['key']}/{newest}" if newest else ""
-        return {**place, "checkpoint": newest, "warnings": list(self.checkpoints.skipped)}
+        warnings = [*self.checkpoints.skipped, *self.warnings]
+        return {**place, "checkpoint": newest, "warnings": warnings}
 
 
 def _node() -> str | None:

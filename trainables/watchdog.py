@@ -2,8 +2,11 @@
 
 import faulthandler
 import time
+from pathlib import Path
 
 _STDERR = 2
+_DUMP = b"Timeout ("  # how faulthandler's begins
+_LONGEST_BYTES = 1 << 20
 
 
 class Watchdog:
@@ -27,3 +30,15 @@ class Watchdog:
         """Nothing is to be done until the next beat."""
         faulthandler.cancel_dump_traceback_later()
         self._armed = 0.0
+
+
+def last_dump(log: Path) -> str:
+    """What a process whose standard error went to `log` wrote there when it was ended; empty when
+    it ended otherwise, or nothing can be read."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _LONGEST_BYTES))
+            _, found, dump = stream.read().rpartition(_DUMP)
+    except OSError:
+        return ""
+    return (found + dump).decode(errors="replace") if found else ""

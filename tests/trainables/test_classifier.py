@@ -384,20 +384,28 @@ ClassifierTrial(run).train()
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_process_that_stands_still_ends_and_says_where(tmp_path, batch):
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", HANGS, str(tmp_path), str(batch)],
-        env={**os.environ, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def test_a_process_that_stands_still_ends_and_where_is_kept_beside_the_trial(
+    start, tmp_path, batch
+):
+    began, log = time.monotonic(), tmp_path / "worker.err"  # as Ray has one of each process
+    with log.open("wb") as errors:
+        done = subprocess.run(
+            [sys.executable, "-c", HANGS, str(tmp_path), str(batch)],
+            env={**os.environ, "HOME": str(tmp_path)},
+            stderr=errors,
+            timeout=120,
+            check=False,
+        )
     assert done.returncode == 1
-    assert "Timeout (0:00:02)!" in done.stderr
-    assert "in stuck" in done.stderr
     assert time.monotonic() - began < 100
+    result = start(given(tmp_path)).train()
+    told = "its process stood still and was ended; k1/stood_still.txt says where"
+    assert result["warnings"] == [told]
+    dump = (tmp_path / CHECKPOINTS / "k1" / "stood_still.txt").read_text()
+    assert dump.startswith("Timeout (0:00:02)!")
+    assert "in stuck" in dump
+    resumed = given(tmp_path, after=1, session="s2")  # who ends with its driver is not told of
+    assert start(resumed).train()["warnings"] == []
 
 
 def test_between_epochs_a_process_may_wait_as_long_as_it_likes(start, monkeypatch, tmp_path):

@@ -34,15 +34,23 @@ _STATUS = {
     records.DIVERGED: "FAILED",
     records.FAILED: "FAILED",
 }
+_REFUSED = 400  # by what it is, not by the state that the server is in
 _MOST_ENTITIES, _MOST_PARAMS, _LONGEST_PARAM = 1000, 100, 6000
 
 
 class _Child:
-    """What is known of a trial's run on the server. mark: up to where it is complete."""
+    """What is known of a trial's run on the server. mark: up to where it is complete. config: of
+    its trial, cut off where MLflow cuts a long tag off."""
 
     def __init__(self, run: Run):
         self.run_id, self.artifacts = run.info.run_id, run.info.artifact_uri
         self.mark, self.status = run.data.tags.get(_MIRRORED, ""), run.info.status
+        self.config = run.data.tags.get(CONFIG, "")
+
+    def is_of(self, record: Record) -> bool:
+        """Whether it is of the trial that has its key now: the key of a record that never reached
+        the disk is given anew."""
+        return json.dumps(record.config).startswith(self.config)
 
 
 class Mirror:
@@ -63,18 +71,26 @@ class Mirror:
 
     def push(self, live: bool) -> None:
         """Brings the server up to date. live: the study is running; else nothing of it is left
-        RUNNING. Errors: MlflowException and OSError when the server cannot be reached; push
-        again later."""
+        RUNNING. Errors: MlflowException and OSError when the server cannot be reached, push again
+        later; MlflowException, behind all else, for what the server refuses."""
         if not self.parent:
             self._find_runs(live)
+        refused = None
         for record in list(self.study.records.values()):
-            if record.attempts:
-                self._push_trial(record, live)
+            try:
+                if record.attempts:
+                    self._push_trial(record, live)
+            except MlflowException as error:
+                if error.get_http_status_code() != _REFUSED:  # the next one would fare no better
+                    raise
+                refused = refused or error
         if not live:
             self._find_runs(live)  # an answer that was lost on the way has left a second run behind
             self._close()
         elif time.monotonic() > self._described + _DESCRIBE_EVERY_S:
             self._describe()
+        if refused:
+            raise refused
 
     def _find_runs(self, live: bool) -> None:
         experiment = _experiment(self.client, self.uri)
@@ -91,7 +107,9 @@ class Mirror:
         kept: dict[str, Run] = {}
         for run in runs:
             key = run.data.tags.get(TRIAL, "")
-            if key in kept or not self._is_current(run):  # an answer was lost, the run made again
+            record = self.study.records.get(key)
+            is_other = record is not None and not _Child(run).is_of(record)
+            if key in kept or is_other:  # the former: an answer was lost, the run made again
                 self.client.delete_run(run.info.run_id)
             else:
                 kept[key] = run
@@ -111,16 +129,13 @@ class Mirror:
         self.experiment, self.parent = experiment, parent
         self.children = {key: _Child(run) for key, run in kept.items()}
 
-    def _is_current(self, run: Run) -> bool:
-        """Whether it is of the trial that has its key now: the key of a record that never reached
-        the disk is given anew. A long tag is cut off by MLflow."""
-        record = self.study.records.get(run.data.tags.get(TRIAL, ""))
-        return record is None or json.dumps(record.config).startswith(run.data.tags.get(CONFIG, ""))
-
     def _push_trial(self, record: Record, live: bool) -> None:
         status = _STATUS.get(record.status, "RUNNING" if live else "KILLED")
         epochs = list(record.epochs)
         child = self.children.get(record.key)
+        if child is not None and not child.is_of(record):
+            self.client.delete_run(child.run_id)
+            child = None
         if child is None:
             tags = self._trial_tags(record)
             run = self._create(self.experiment, self._name(record), record.started, tags)
@@ -178,6 +193,8 @@ class Mirror:
 
     def _close(self) -> None:
         """The study's own files, then its status."""
+        for key in self.children.keys() - self.study.records.keys():  # whose record was lost
+            self.client.set_terminated(self.children[key].run_id, "KILLED")
         self._describe()
         with tempfile.TemporaryDirectory() as folder:
             study_files(self.study, Path(folder))

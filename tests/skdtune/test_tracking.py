@@ -10,6 +10,7 @@ import time
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from skdtune import formats, leaderboard, records
 from skdtune.export import text as best_yaml
@@ -593,6 +594,41 @@ def test_a_key_that_was_given_anew_has_nothing_of_the_trial_before(tmp_path, uri
     assert_mirrored(uri, study)
     read = read_study(study.name, uri)
     assert read.records["0002"].config == study.records["0002"].config
+
+
+def test_a_key_that_is_given_anew_while_the_study_runs_gets_a_run_of_its_own(tmp_path, uri):
+    """A driver that was killed had mirrored a trial whose record never reached the disk."""
+    study = mixed_study(tmp_path)
+    lost = copy.deepcopy(study)
+    lost.records["0002"].config["method"]["alpha"] = 0.0123
+    lost.records["0009"] = lost.records["0003"]
+    lost.records["0009"].key = "0009"
+    push(lost, uri, live=True)
+    record = study.records.pop("0002")
+    mirror = Mirror(study, uri)
+    mirror.push(live=True)
+    study.records["0002"] = record
+    study.records = dict(sorted(study.records.items()))
+    mirror.push(live=True)
+    mirror.push(live=False)
+    runs = {run.data.tags.get("skdtune.trial"): run for run in server_runs(uri, study)}
+    assert "RUNNING" not in {run.info.status for run in runs.values()}
+    assert runs.pop("0009").info.status == "KILLED", "of which nothing is on disk"
+    assert runs.keys() == {None, *study.records}
+    assert runs["0002"].data.params["method/alpha"] == str(record.params["method/alpha"])
+    history = MlflowClient(uri).get_metric_history(runs["0002"].info.run_id, "val/loss")
+    assert len(history) == record.epoch
+
+
+def test_a_trial_that_the_server_refuses_keeps_no_other_from_it(tmp_path, uri):
+    study = mixed_study(tmp_path)
+    for report in study.records["0001"].epochs:
+        report["loss/kl(a)"] = 1.0
+    with pytest.raises(MlflowException, match="kl"):
+        push(study, uri)
+    runs = {run.data.tags.get("skdtune.trial"): run for run in server_runs(uri, study)}
+    assert runs.keys() == {None, *study.records}
+    assert "RUNNING" not in {run.info.status for key, run in runs.items() if key != "0001"}
 
 
 def test_an_epoch_that_is_trained_again_is_there_once(tmp_path, uri):

@@ -57,9 +57,9 @@ def held(folder: Folder, name: str) -> Iterator[None]:
 
 @contextmanager
 def _beating(folder: Folder, name: str) -> Iterator[None]:
-    found = _read(folder)
-    if time.time() - found.get("beat", 0) < _DEAD_AFTER_S:
-        raise _refusal(folder, name, found)
+    if found := _living(folder, name):
+        mend = f"; one that was killed leaves it free {_DEAD_AFTER_S:.0f} s after its last sign"
+        raise _refusal(folder, name, found, mend)
     me = {**_owner(), "token": uuid.uuid4().hex}
     stop = threading.Event()
 
@@ -68,7 +68,7 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
 
     def beat() -> None:
         while not stop.wait(_BEAT_S):
-            with suppress(OSError):  # the store may be away for a moment
+            with suppress(Exception):  # the store may be away for a moment
                 if is_mine():
                     folder.write(records.OWNER, json.dumps({**me, "beat": time.time()}).encode())
 
@@ -91,6 +91,19 @@ def _beating(folder: Folder, name: str) -> Iterator[None]:
                 folder.delete(records.OWNER)
 
 
+def _living(folder: Folder, name: str) -> dict[str, Any]:
+    """The owner that lives, if there is one. One whose last beat is old by this machine's clock is
+    watched for another: its own clock may be wrong, or ours. Errors: ConfigError for a store that
+    does not say."""
+    found = _found(folder, name)
+    age = time.time() - found.get("beat", 0)
+    if not found or 0 <= age < _DEAD_AFTER_S:
+        return found
+    time.sleep(2 * _BEAT_S if age > 0 else _DEAD_AFTER_S)
+    later = _found(folder, name)
+    return later if later.get("beat") != found.get("beat") else {}
+
+
 def _owner() -> dict[str, Any]:
     """Who is running a study, for the message to whoever tries to run it too."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
@@ -111,11 +124,21 @@ def _read(folder: Folder) -> dict:
         return {}
 
 
+def _found(folder: Folder, name: str) -> dict:
+    """The same, but who cannot be read is not taken for nobody."""
+    try:
+        return json.loads(folder.read(records.OWNER))
+    except (FileNotFoundError, ValueError):
+        return {}
+    except OSError as error:
+        raise ConfigError(f"study {name}", [f"{folder.uri} cannot be read: {error}"]) from None
+
+
 def _unwritable(folder: Folder, name: str, error: OSError) -> ConfigError:
     return ConfigError(f"study {name}", [f"{folder.uri} cannot be written: {error}"])
 
 
-def _refusal(folder: Folder, name: str, owner: dict) -> ConfigError:
+def _refusal(folder: Folder, name: str, owner: dict, mend: str = "") -> ConfigError:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", time.time())))
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {since}"
-    return ConfigError(f"study {name}", [f"it is being run by {who} ({folder.uri})"])
+    return ConfigError(f"study {name}", [f"it is being run by {who} ({folder.uri}){mend}"])

@@ -28,7 +28,9 @@ class Writer:
         self._study = study
         self._changed: dict[str, bytes] = {}
         self._discarded: dict[str, str] = {}  # by key the checkpoint to keep
-        self._postponed: dict[str, str] = {}  # the same, while a record is not on disk
+        self._postponed: dict[str, str] = {}  # the same, while the record is not on disk
+        # the same of trials that had ended before: what ran the study may have been killed
+        self._left = {r.key: r.checkpoint for r in study.records.values() if _has_spare(r)}
         self._failed: dict[str, OSError] = {}  # by key, until it can be written after all
         self._condition = threading.Condition()
         self._closing = False
@@ -43,10 +45,9 @@ class Writer:
     def put(self, record: Record) -> None:
         """Hands over the record as it is now."""
         data = encode(vars(record))
-        has_spare = record.status == records.FINISHED and record.checkpoint
         with self._condition:
             self._changed[record.key] = data
-            if record.status in records.NEVER_AGAIN or has_spare:
+            if _has_spare(record):
                 self._discarded[record.key] = record.checkpoint
             self._condition.notify_all()
 
@@ -69,19 +70,26 @@ class Writer:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._changed or self._discarded or self._closing)
+                self._condition.wait_for(self._has_work)
                 batch, self._changed = self._changed, {}
                 discarded, self._discarded = self._discarded, {}
-                if not batch and not discarded:
+                if not (batch or discarded or (self._left and not self._closing)):
                     return
             for key, data in batch.items():
                 self._write(key, data)
-            self._postponed |= discarded
-            if not self.error:  # a record that is not on disk still needs its checkpoints
-                discarded, self._postponed = self._postponed, {}
-                for key, kept in discarded.items():
-                    with suppress(OSError):  # they only take room
-                        _clear(self._study.folder, f"{CHECKPOINTS}/{key}", kept)
+            discarded = self._postponed | discarded
+            self._postponed = {key: discarded.pop(key) for key in self._failed & discarded.keys()}
+            for key, kept in discarded.items():
+                self._clear(key, kept)
+            if self._left and not batch:
+                self._clear(*self._left.popitem())
+
+    def _has_work(self) -> bool:
+        return bool(self._changed or self._discarded or self._left or self._closing)
+
+    def _clear(self, key: str, kept: str) -> None:
+        with suppress(Exception):  # they only take room, and this thread must go on
+            _clear(self._study.folder, f"{CHECKPOINTS}/{key}", kept)
 
     def _write(self, key: str, data: bytes) -> None:
         """Waits for a storage that is away, but not again for each record that it keeps waiting."""
@@ -100,8 +108,15 @@ class Writer:
                 time.sleep(pauses_s[tries])
 
 
+def _has_spare(record: Record) -> bool:
+    """Whether the trial needs checkpoints no more, but for the last of one that has finished."""
+    is_kept = record.status == records.FINISHED and record.checkpoint
+    return record.status in records.NEVER_AGAIN or bool(is_kept)
+
+
 def _clear(folder: Folder, place: str, kept: str) -> None:
-    """Deletes all that lies in a place but one thing, and the place itself when that is none."""
+    """Deletes all that lies in a place but one thing, and the place itself when that is none.
+    Errors: those of the storage."""
     if not kept:
         folder.delete(place)
         return

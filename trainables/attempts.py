@@ -7,13 +7,14 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from trainables.checkpoint import CHECKPOINTS
 from trainables.storage import Folder
 from trainables.watchdog import last_dump
 
 MOST_RETRIES = 3  # of one and the same epoch
 MOST_RETRIES_WITHOUT_MEMORY = 1  # a neighbour on the GPU may have taken it; more would only wait
 _NOTE = "attempt.json"
-_STOOD_STILL = "stood_still.txt"  # where each of its threads stood, beside the checkpoints
+_STOOD_STILL = "stood_still"  # a file a trial: where each thread of its process stood
 
 
 class KeepsFailing(RuntimeError):
@@ -23,11 +24,12 @@ class KeepsFailing(RuntimeError):
 class Attempts:
     """Gives a trial up that fails again and again without getting further, however long the search.
 
-    folder: of the trial's checkpoints. session: which run of the study this is; a resumed one gives
-    every trial as many attempts again. node: that this process runs on."""
+    study: its folder. key: of the trial. session: which run of the study this is; a resumed one
+    gives every trial as many attempts again. node: that this process runs on."""
 
-    def __init__(self, folder: Folder, session: str, node: str | None):
-        self.folder, self.session, self.node = folder, session, node
+    def __init__(self, study: Folder, key: str, session: str, node: str | None):
+        self.study, self.key, self.session, self.node = study, key, session, node
+        self.folder = study.folder(f"{CHECKPOINTS}/{key}")
         self.noted: dict = {}
 
     def begin(self, epoch: int, is_gone: Callable[[str | None], bool]) -> str:
@@ -58,14 +60,14 @@ class Attempts:
 
     def _end_of_silent(self, seen: dict) -> str:
         """What is known of a process that was gone at once. Where it stood, if it was ended for
-        that and its log is on this machine, is saved beside the checkpoints."""
+        that and its log is on this machine, is saved in the study's folder."""
         host, log = seen.get("host"), seen.get("log")
         dump = last_dump(Path(log)) if log and host == socket.gethostname() else ""
         if dump:
+            place = f"{_STOOD_STILL}/{self.key}.txt"
             with contextlib.suppress(OSError):
-                self.folder.write(_STOOD_STILL, dump.encode())
-            where = f"{self.folder.name}/{_STOOD_STILL} says where"
-            return f"its process stood still and was ended; {where}"
+                self.study.write(place, dump.encode())
+            return f"its process stood still and was ended; {place} says where"
         where = f"; its log is {log} on {host}" if log else ""
         return f"its process died, or stood still and was ended{where}"
 

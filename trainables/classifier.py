@@ -114,7 +114,8 @@ class ClassifierTrial(tune.Trainable):
                 raise UnfitNode(f"{study.uri}, the study, is not seen on {socket.gethostname()}")
             folder = study.folder(f"{CHECKPOINTS}/{self.run['key']}")
             self.checkpoints = Checkpoints(folder, self.run["identity"])
-            self.attempts = Attempts(folder, self.run["session"], _node())
+            session = self.run["session"]
+            self.attempts = Attempts(study, self.run["key"], session, _node())
             silent = self.attempts.begin(self.checkpoints.newest_epoch, _is_gone)
             self.warnings = [silent] if silent else []
             self.reports = self._epochs()

@@ -225,7 +225,12 @@ class Store(Folder):
         place.mkdir(parents=True, exist_ok=True)
         self.uri, self.local, self._root = f"bucket://{place.name}", None, "study"
         self._files = fs.SubTreeFileSystem(str(place), fs.LocalFileSystem())
-        self.failing = False
+        self.failing = self.unreadable = False
+
+    def read(self, name: str) -> bytes:
+        if self.unreadable:
+            raise OSError("the store is away")
+        return super().read(name)
 
     def write(self, name: str, data: bytes) -> None:
         if self.failing:
@@ -271,6 +276,38 @@ def test_on_a_store_an_owner_that_died_is_followed(tmp_path):
     wait_for(lambda: not is_held(store), 3, "its heartbeat is too old")
     with lock.held(store, "tiny"):
         assert json.loads(store.read("owner.json"))["pid"] == os.getpid()
+
+
+@pytest.mark.usefixtures("_fast")
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_on_a_store_an_owner_with_a_wrong_clock_lives_as_long_as_it_beats(tmp_path, ahead_s):
+    """A clock an hour off says nothing of the owner, neither its own nor ours."""
+    store, ended = Store(tmp_path), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.05):
+            owner = {"host": "off", "pid": 1, "token": "x", "beat": time.time() + ahead_s}
+            store.write("owner.json", json.dumps(owner).encode())
+
+    owner = threading.Thread(target=beat)
+    owner.start()
+    try:
+        wait_for(lambda: store.exists("owner.json"), 3, "the owner beats")
+        with pytest.raises(ConfigError, match="process 1 on off"), lock.held(store, "tiny"):
+            pass
+    finally:
+        ended.set()
+        owner.join()
+    with lock.held(store, "tiny"):
+        assert json.loads(store.read("owner.json"))["pid"] == os.getpid()
+
+
+def test_on_a_store_that_cannot_be_read_nobody_is_taken_for_dead(tmp_path):
+    store = Store(tmp_path)
+    store.unreadable = True
+    with pytest.raises(ConfigError, match="cannot be read: the store"), lock.held(store, "tiny"):
+        pass
+    assert store.names() == []
 
 
 @pytest.mark.usefixtures("_fast")

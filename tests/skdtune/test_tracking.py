@@ -622,8 +622,8 @@ def test_a_key_that_is_given_anew_while_the_study_runs_gets_a_run_of_its_own(tmp
 
 def test_a_trial_that_the_server_refuses_keeps_no_other_from_it(tmp_path, uri):
     study = mixed_study(tmp_path)
-    for report in study.records["0001"].epochs:
-        report["loss/kl(a)"] = 1.0
+    for epoch in study.records["0001"].epochs:
+        epoch["loss/kl(a)"] = 1.0
     with pytest.raises(MlflowException, match="kl"):
         push(study, uri)
     runs = {run.data.tags.get("skdtune.trial"): run for run in server_runs(uri, study)}

@@ -249,9 +249,9 @@ def test_what_could_not_be_written_is_tried_again_when_all_is_closed(tmp_path, i
     folder = FullDisk(tmp_path)
     study = one_trial(folder)
     folder.failures = 3
-    end(study.records["0000"], records.STOPPED, curve(1)[:2])
     Folder(tmp_path).write("checkpoints/0000/epoch_000001/state.pt", b"x")
     writer = Writer(study)
+    end(study.records["0000"], records.STOPPED, curve(1)[:2])
     writer.put(study.records["0000"])
     wait_for(lambda: writer.error, 5, "the disk is full")
     assert folder.deleted == []
@@ -274,6 +274,38 @@ def test_a_checkpoint_that_cannot_be_deleted_is_no_error_and_keeps_no_record_wai
     writer.put(study.records["0000"])
     writer.close()
     assert folder.exists("trials/0000.json")
+
+
+def test_what_a_killed_driver_left_is_deleted_when_the_study_goes_on(tmp_path):
+    folder, study = Folder(tmp_path), one_trial(Folder(tmp_path))
+    for number, status in enumerate((records.STOPPED, records.FINISHED, records.FAILED)):
+        record = Record(f"{number:04d}", records.SEARCH, {}, {"epochs": 4})
+        study.records[record.key] = record
+        end(record, status, curve(1))
+        for name in ("epoch_000003", "epoch_000004"):
+            folder.write(f"checkpoints/{record.key}/{name}/state.pt", b"x")
+    study.records["0001"].checkpoint = "checkpoints/0001/epoch_000004"
+    writer = Writer(study)
+    wait_for(lambda: folder.names("checkpoints") == ["0001", "0002"], 5, "what was stopped is gone")
+    wait_for(lambda: folder.names("checkpoints/0001") == ["epoch_000004"], 5, "so is the spare")
+    writer.close()
+    assert folder.names("checkpoints/0002") == ["epoch_000003", "epoch_000004"]
+
+
+def test_a_deletion_that_fails_in_any_way_ends_no_writer_in_silence(tmp_path):
+    class Odd(Folder):
+        def delete(self, name: str = "") -> None:
+            raise ValueError("the store has a bug")
+
+    study = one_trial(Odd(tmp_path))
+    writer = Writer(study)
+    end(study.records["0000"], records.STOPPED, curve(1)[:2])
+    writer.put(study.records["0000"])
+    time.sleep(0.3)
+    study.records["0001"] = Record("0001", records.SEARCH, {}, {"epochs": 4})
+    writer.put(study.records["0001"])
+    writer.close()
+    assert study.folder.exists("trials/0001.json")
 
 
 def test_what_was_running_when_all_is_closed_is_gone_on_with(tmp_path):

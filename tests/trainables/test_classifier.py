@@ -384,9 +384,7 @@ ClassifierTrial(run).train()
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_process_that_stands_still_ends_and_where_is_kept_beside_the_trial(
-    start, tmp_path, batch
-):
+def test_a_process_that_stands_still_ends_and_where_is_kept_with_the_study(start, tmp_path, batch):
     began, log = time.monotonic(), tmp_path / "worker.err"  # as Ray has one of each process
     with log.open("wb") as errors:
         done = subprocess.run(
@@ -399,9 +397,9 @@ def test_a_process_that_stands_still_ends_and_where_is_kept_beside_the_trial(
     assert done.returncode == 1
     assert time.monotonic() - began < 100
     result = start(given(tmp_path)).train()
-    told = "its process stood still and was ended; k1/stood_still.txt says where"
+    told = "its process stood still and was ended; stood_still/k1.txt says where"
     assert result["warnings"] == [told]
-    dump = (tmp_path / CHECKPOINTS / "k1" / "stood_still.txt").read_text()
+    dump = (tmp_path / "stood_still" / "k1.txt").read_text()
     assert dump.startswith("Timeout (0:00:02)!")
     assert "in stuck" in dump
     resumed = given(tmp_path, after=1, session="s2")  # who ends with its driver is not told of

@@ -40,7 +40,7 @@ def document(study: Study, trial: str | None = None) -> dict:
         "role": record.role,
         "searched": dict(record.params),
         "search_score": _score(board.metric, row),
-        "search_seeds": 1 + max(r.seed for r in study.records.values()) - record.seed,
+        "search_seeds": 1 + max(r.last_seed for r in study.records.values()) - record.seed,
         "trials": len(board.rows),
         "tracking_uri": study.tracking_uri,
         "git_commit": study.commit,

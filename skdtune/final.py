@@ -14,6 +14,7 @@ from skdtune.writer import Writer
 from trainables import metrics
 from trainables.classifier import UnfitNode, is_of_the_gpu, is_passing
 from trainables.sources import DataError
+from trainables.watchdog import SILENCE_S, Watchdog
 
 _LINE_EVERY_S = 10.0
 PAUSES_S = (1.0, 5.0, 20.0)  # before what may pass is tried again
@@ -160,7 +161,7 @@ class GpuLost(Exception):
     """This process can no longer use its GPU; another may."""
 
 
-def train(study: Study, wanted: list[Record], desk: Desk) -> None:
+def train(study: Study, wanted: list[Record], desk: Desk, device: torch.device) -> None:
     """Trains what has not ended in this process, one after the other, each from its last
     checkpoint, and saves the models of the seeds. One that fails leaves the others alone, but for a
     teacher those whom it was to teach; one that fails with the GPU leaves them for another process.
@@ -170,21 +171,23 @@ def train(study: Study, wanted: list[Record], desk: Desk) -> None:
     for record in wanted:
         if record.has_ended or desk.waits(record) is None:
             continue
-        is_gpu_lost = _train(study, record, desk)
+        is_gpu_lost = _train(study, record, desk, device)
         if is_gpu_lost:
             write_result(study)
             raise GpuLost("the GPU is lost to this process, another may have it")
     write_result(study)
 
 
-def _train(study: Study, record: Record, desk: Desk) -> bool:
+def _train(study: Study, record: Record, desk: Desk, device: torch.device) -> bool:
     """One run; what may pass, such as a storage that is away, is tried again a few times. Whether
     it failed with the GPU: its error itself would hold on to all that it has there."""
+    watchdog = Watchdog(SILENCE_S)
     for pause_s in (*PAUSES_S, None):
         desk.begin(record)
         try:
             final_run.release()
-            for event in final_run.events(final_run.task(study, record)):
+            watchdog.beat()
+            for event in final_run.events(final_run.task(study, record), device, watchdog.beat):
                 desk.tell(record, event)
                 signals.check()
         except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
@@ -199,6 +202,8 @@ def _train(study: Study, record: Record, desk: Desk) -> bool:
         else:
             desk.end(record)
             break
+        finally:
+            watchdog.rest()
     return False
 
 

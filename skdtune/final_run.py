@@ -37,15 +37,12 @@ def task(study: Study, record: Record) -> dict[str, Any]:
 
 
 def events(
-    task: dict[str, Any],
-    beat: Callable[[], None] | None = None,
-    device: torch.device | None = None,
+    task: dict[str, Any], device: torch.device, beat: Callable[[], None] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Trains from the last checkpoint to the end, then saves the models: what the record is told,
     first device and host, then each epoch's report with its checkpoint.
 
-    beat: called after every batch. device: None for the GPU, where there is one. Errors: whatever
-    training raises."""
+    beat: called after every batch. Errors: whatever training raises."""
     folder = Folder(task["study"])
     place = f"{CHECKPOINTS}/{task['key']}"
     checkpoints = Checkpoints(folder.folder(place), task["identity"])

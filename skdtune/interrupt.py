@@ -12,12 +12,14 @@ class Interrupt(tune.Stopper):
     """Tune asks it whether to stop everything; a signal that has come, however long ago, is a
     reason to.
 
-    on_stop: called once, before anything is stopped; who runs trials sets it.
+    on_stop: called once, before anything is stopped; who runs trials sets it. for_good: going on
+    later will not help either.
     """
 
     def __init__(self):
         self.on_stop: Callable[[], None] = lambda: None
         self.failure = self._requested = ""
+        self.for_good = False
 
     @property
     def signal(self) -> int | None:
@@ -33,8 +35,9 @@ class Interrupt(tune.Stopper):
             self._requested = reason
             self.on_stop()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, for_good: bool = False) -> None:
         """Something is lost, even when every trial has come to its end."""
+        self.for_good = self.for_good or for_good
         self.failure = self.failure or reason
         self.request(reason)
 

@@ -14,10 +14,8 @@ from skdtune.settings import Resources
 from skdtune.space import BASELINE as BASELINE_METHOD
 from skdtune.space import SearchSpace
 from trainables import metrics
+from trainables.watchdog import SILENCE_S
 
-# Of a batch, of what is done once an epoch, or of all before the first batch: after so long a
-# trial's process counts as hung.
-SILENCE_S = 1800.0
 _MOST_PUT_BACK = 3
 
 

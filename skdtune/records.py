@@ -63,7 +63,7 @@ class Record:
     ended: float | None = None
     seed: int | None = None
     teacher: str = ""
-    origin: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     repeats: str = ""
 
     def __post_init__(self):
@@ -79,6 +79,12 @@ class Record:
     def epoch(self) -> int:
         """How many epochs are on record."""
         return self.last.get(metrics.EPOCH, 0)
+
+    @property
+    def last_seed(self) -> int:
+        """The highest seed that has had a say in it, in its study or in the one that its values are
+        from."""
+        return max(self.seed, self.origin.get("last_seed", self.seed))
 
     @property
     def identity(self) -> str:

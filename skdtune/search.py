@@ -89,7 +89,8 @@ def _conclude(ending: Ending, storage: str | None, console: Console) -> int:
     if ending.stopped:
         where = f"--storage {shlex.quote(storage)}" if storage else f"--name {shlex.quote(place)}"
         console.print(f"stopped: {ending.stopped}")
-        console.print(f"go on with: python -m skdtune.search --resume {where}")
+        if not ending.for_good:
+            console.print(f"go on with: python -m skdtune.search --resume {where}")
         return 128 + ending.signal if ending.signal else NOT_DONE
     finished = any(record.status == records.FINISHED for record in study.records.values())
     return 0 if finished else NOT_DONE

@@ -44,13 +44,14 @@ _MLFLOW_PATIENCE_S = 30.0  # at the end, for what it has not taken yet
 @dataclass(frozen=True)
 class Ending:
     """study: as it stands now. stopped: why it did not come to its end, empty when it did. signal:
-    that stopped it. mirrored: MLflow has all of it."""
+    that stopped it. mirrored: MLflow has all of it. for_good: it cannot be gone on with."""
 
     study: Study
     stopped: str
     signal: int | None
     mirrored: bool
     seconds: float
+    for_good: bool = False
 
 
 def run(request: Request, console: Console) -> Ending:
@@ -97,8 +98,14 @@ def run(request: Request, console: Console) -> Ending:
             cluster.disconnect()
     is_done = not study.unfinished and Plan(study, request.space, resources).is_done
     stopped = "" if is_done else interrupt.reason
-    seconds = time.monotonic() - started
-    return Ending(study, stopped or interrupt.failure, interrupt.signal, mirrored, seconds)
+    return Ending(
+        study=study,
+        stopped=stopped or interrupt.failure,
+        signal=interrupt.signal,
+        mirrored=mirrored,
+        seconds=time.monotonic() - started,
+        for_good=interrupt.for_good,
+    )
 
 
 def _search(
@@ -119,7 +126,7 @@ def _search(
         if not interrupt.reason:
             tuning.run(plan, resources, slots, writer, interrupt, console)
     except teachers.NoTeacher as error:
-        interrupt.fail(str(error))
+        interrupt.fail(str(error), error.for_good)
     except OSError as error:
         interrupt.fail(f"the search cannot go on: {first_line(error)}")
     except (tune.TuneError, ray.exceptions.RayError) as error:

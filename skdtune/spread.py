@@ -16,7 +16,6 @@ from skdtune import capacity, cluster, final, final_run, mps, nodes, preflight, 
 from skdtune.capacity import Slots
 from skdtune.errors import ConfigError, last_line
 from skdtune.final import PAUSES_S, Desk
-from skdtune.plan import SILENCE_S
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
 from skdtune.space import SearchSpace
@@ -24,7 +23,7 @@ from trainables import data
 from trainables.attempts import MOST_RETRIES, MOST_RETRIES_WITHOUT_MEMORY
 from trainables.classifier import explained, is_passing
 from trainables.storage import Folder
-from trainables.watchdog import Watchdog
+from trainables.watchdog import SILENCE_S, Watchdog
 
 _LISTEN_S = 0.5
 
@@ -38,7 +37,7 @@ class Runner:
         torch.set_num_threads(threads)
         self.watchdog = Watchdog(silence_s)
         device = torch.device("cuda" if is_on_gpu else "cpu")
-        self.events = final_run.events(task, self.watchdog.beat, device)
+        self.events = final_run.events(task, device, self.watchdog.beat)
 
     def next(self) -> dict[str, Any] | None:
         """The next event, with the node it comes from; a last one with a `status` when the run

@@ -30,7 +30,11 @@ _EXTRA = "extra_files"  # where an MLflow model holds what was saved beside it
 
 
 class NoTeacher(RuntimeError):
-    """A study's own teacher could not be trained."""
+    """A study's own teacher could not be trained. for_good: nor will it be by a resume."""
+
+    def __init__(self, told: str, for_good: bool = False):
+        super().__init__(told)
+        self.for_good = for_good
 
 
 def named(space: SearchSpace) -> set[str | None]:
@@ -144,7 +148,11 @@ def take_baseline(study: Study) -> None:
     its checkpoint is damaged; a resume then trains it again."""
     baseline = next(r for r in study.records.values() if r.role == records.BASELINE)
     if baseline.status != records.FINISHED:
-        raise NoTeacher(f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}")
+        told = f"the teacher, trial {baseline.key}, {baseline.status}: {baseline.error}"
+        if baseline.status in records.NEVER_AGAIN:
+            mend = "begin another search, with a lower trial.optim.lr or a trial.method.teacher"
+            raise NoTeacher(f"{told}; {mend}", for_good=True)
+        raise NoTeacher(told)
     folder = study.folder.folder(f"{CHECKPOINTS}/{baseline.key}")
     training = Training(**baseline.config, device=torch.device("cpu"))
     data.forget()  # the driver trains nothing

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         small = preflight.batch_note(batch_size, images)
         if small:
             console.print(small)
-        ending = _train(study, chosen, room, console)
+        ending = _train(study, chosen, room, _device(wanted), console)
     if not ending.run_id:
         console.print(f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(folder.uri)}")
     if ending.lost:
@@ -88,9 +88,14 @@ class Ending:
 
 
 def _train(
-    study: Study, chosen: list[Record], room: spread.Room | None, console: Console
+    study: Study,
+    chosen: list[Record],
+    room: spread.Room | None,
+    device: torch.device,
+    console: Console,
 ) -> Ending:
-    """Trains what is left and closes all that was opened for it, whatever happens."""
+    """Trains what is left, on Ray's nodes or on this device, and closes all that was opened for it,
+    whatever happens."""
     writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
     stopped, lost = None, ""
     try:
@@ -98,7 +103,7 @@ def _train(
         if room:
             spread.train(study, chosen, desk, room)
         else:
-            final.train(study, chosen, desk)
+            final.train(study, chosen, desk, device)
     except KeyboardInterrupt as error:
         stopped = error
     except (cluster.Lost, final.GpuLost) as error:
@@ -228,10 +233,19 @@ def _where(left: list[Record], wanted: SearchSpace, room: spread.Room | None) ->
         return "nothing left to train"
     if room:
         return room.line
-    if torch.cuda.is_available():
+    if _device(wanted).type == "cuda":
         return f"one after the other on {torch.cuda.get_device_name()}"
-    asked = " (resources.gpu asks for a GPU, there is none here)" if wanted.resources.gpu else ""
-    return f"one after the other on the CPU{asked}"
+    why = ""
+    if wanted.resources.gpu:
+        why = " (resources.gpu asks for a GPU, there is none here)"
+    elif torch.cuda.is_available():
+        why = " (there is a GPU: --set resources.gpu=1)"
+    return f"one after the other on the CPU{why}"
+
+
+def _device(wanted: SearchSpace) -> torch.device:
+    """Of what is trained in this process: the one that the search's trials had."""
+    return torch.device("cuda" if wanted.resources.gpu and torch.cuda.is_available() else "cpu")
 
 
 def _unwritten(study: Study, error: OSError) -> str:

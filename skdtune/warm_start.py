@@ -19,17 +19,18 @@ _MOST_LINES = 3  # of those that do not fit
 class WarmStart:
     """study, id: the earlier one, empty where none is asked for. trials: what each of its trials,
     best first, is in the new space. misfits: why others, better than the last of those, are none
-    of it."""
+    of it. last_seed: the highest with which the earlier one has trained."""
 
     study: str = ""
     id: str = ""
     trials: dict[str, dict[str, Any]] = field(default_factory=dict)
     misfits: list[str] = field(default_factory=list)
+    last_seed: int = 0
 
     @property
-    def settings(self) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    def settings(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The values of each, and where they are from."""
-        origin = {"study": self.study, "study_id": self.id}
+        origin = {"study": self.study, "study_id": self.id, "last_seed": self.last_seed}
         return [(values, {**origin, "trial": key}) for key, values in self.trials.items()]
 
     @property
@@ -72,7 +73,8 @@ def choose(space: SearchSpace, study: Study) -> WarmStart:
             trials[record.key] = values
     if misfits and not trials:
         raise ConfigError(_PLACE, _shortened(misfits))
-    return WarmStart(study.name, study.id, trials, misfits)
+    last_seed = max(record.last_seed for record in study.records.values())
+    return WarmStart(study.name, study.id, trials, misfits, last_seed)
 
 
 def _values(space: SearchSpace, record: Record) -> dict[str, Any]:

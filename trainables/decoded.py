@@ -4,7 +4,7 @@ else read anew each time."""
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -52,23 +52,28 @@ class Decoded:
             return self.path(row)
         return self._first_bytes[row], *self._sizes[row]
 
-    def prepare(self) -> memory.Shared | None:
+    def prepare(self, beat: Callable[[], None] = decoding.nothing) -> memory.Shared | None:
         """The memory that holds all images, filled by the first call; None when they do not fit.
+        beat: called with each image, and while another process fills it.
+
         Errors: DataError that counts and names what cannot be read."""
         if not self._is_decided:
             key = self._key()
             room = self._room(key)
             if self._bytes() <= room:  # as far as a sample of them tells
                 if len(self._sizes) < self.count:
-                    self._sizes = self._look(range(self.count))
+                    self._sizes = self._look(range(self.count), beat)
                 if self._bytes() <= room:
-                    self._shared = self._filled(key)
+                    self._shared = self._filled(key, beat)
             self._is_decided = True
         return self._shared
 
-    def _look(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+    def _look(
+        self, rows: Sequence[int], beat: Callable[[], None] = decoding.nothing
+    ) -> list[tuple[int, int]]:
         """Height and width of each image when it is reduced."""
-        sizes = decoding.each([self.path(row) for row in rows], lambda _, path: decoding.look(path))
+        paths = [self.path(row) for row in rows]
+        sizes = decoding.each(paths, lambda _, path: decoding.look(path), beat)
         return [decoding.reduced_size(*size, self.shorter_side) for size in sizes]
 
     def _room(self, key: str) -> float:
@@ -91,7 +96,7 @@ class Decoded:
         told = decoding.each(looked, lambda _, path: _age(path))
         return "\0".join([*paths, *told, str(self.shorter_side)])
 
-    def _filled(self, key: str) -> memory.Shared:
+    def _filled(self, key: str, beat: Callable[[], None]) -> memory.Shared:
         lengths = [3 * height * width for height, width in self._sizes]
         *self._first_bytes, total = itertools.accumulate(lengths, initial=0)
 
@@ -100,9 +105,9 @@ class Decoded:
                 image = torch.from_numpy(decoding.reduced(path, self.shorter_side))
                 room[self._first_bytes[row] :][: image.numel()] = image.flatten()
 
-            decoding.each([self.path(row) for row in range(self.count)], read)
+            decoding.each([self.path(row) for row in range(self.count)], read, beat)
 
-        return sharing.block(key, total, fill)
+        return sharing.block(key, total, fill, beat)
 
 
 def _age(path: str) -> str:

@@ -22,8 +22,14 @@ class DataError(ValueError):
     """A data set that is missing or damaged; the message says which and how to mend it."""
 
 
-def each(paths: Sequence[str], function: Callable[[int, str], Any]) -> list:
-    """The function of every file with its index, in order.
+def nothing() -> None:
+    """What is called where nobody listens."""
+
+
+def each(
+    paths: Sequence[str], function: Callable[[int, str], Any], beat: Callable[[], None] = nothing
+) -> list:
+    """The function of every file with its index, in order. beat: called after each.
     Errors: DataError that counts the files that cannot be read and names the first."""
 
     def attempt(index: int, path: str) -> Any:
@@ -32,8 +38,11 @@ def each(paths: Sequence[str], function: Callable[[int, str], Any]) -> list:
         except UNREADABLE as error:
             return DataError(damage(path, error))
 
+    results = []
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(attempt, range(len(paths)), paths))
+        for result in pool.map(attempt, range(len(paths)), paths):
+            results.append(result)
+            beat()
     damaged = [str(result) for result in results if isinstance(result, DataError)]
     if damaged:
         raise DataError(unreadable(damaged, len(paths)))

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
@@ -39,12 +39,14 @@ class Loader:
 
     workers: how many processes; 0: none but this one; None: as many as the threads that torch may
     use here, at most 16. They start with the first batch, stay for all others and end with `close`,
-    with this object or with this process, however that ends. device: where the batches go."""
+    with this object or with this process, however that ends. device: where the batches go. beat:
+    called with each image that is brought into memory before the first batch."""
 
     def __init__(self, decoded: Decoded, workers: int | None, device: torch.device):
         self.decoded = decoded
         self.workers = min(torch.get_num_threads(), _MOST_WORKERS) if workers is None else workers
         self.device = device
+        self.beat: Callable[[], None] = decoding.nothing
         self._tasks = _Tasks(decoded)
         self._loader: DataLoader | None = None
 
@@ -75,7 +77,7 @@ class Loader:
         self._loader = None
 
     def _start(self) -> DataLoader:
-        shared = self.decoded.prepare()
+        shared = self.decoded.prepare(self.beat)
         image_size = self.decoded.parts[0].image_size
         return DataLoader(
             _Squares(shared, image_size),

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainables.images import Files, Images
 from trainables.memory import Shared
 
 _PREFIX = "skdtune-"
+_LOOK_EVERY_S = 0.05
 
 
 def images(part: Images | Files) -> tuple[Images | Files, Shared | None]:
@@ -30,19 +32,24 @@ def images(part: Images | Files) -> tuple[Images | Files, Shared | None]:
     return Images(shared.pixels.view(pixels.shape), part.labels), shared
 
 
-def block(key: str, size: int, fill: Callable[[Tensor], object]) -> Shared:
+def block(
+    key: str,
+    size: int,
+    fill: Callable[[Tensor], object],
+    beat: Callable[[], object] = lambda: None,
+) -> Shared:
     """`size` bytes that `fill` has written, the same memory in every process of this user on this
     machine that asks for the key while one of them holds the result. One fills it, the others
     wait. Where a process cannot reach another's memory, or there is no place to say where it is,
     each has its own.
 
-    key: names all of the content. The memory has no name in a file system and is gone with its
-    last holder; one that is killed leaves an empty file behind, until the next one looks.
-    Errors: those of `fill`."""
+    key: names all of the content. beat: called now and then while another process fills it. The
+    memory has no name in a file system and is gone with its last holder; one that is killed leaves
+    an empty file behind, until the next one looks. Errors: those of `fill`."""
     name = _name(key)
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(_locked(name))
+            folder = stack.enter_context(_locked(name, beat))
         except OSError:
             return _filled(Shared(size), fill)
         shared = _found(folder, name, size) or _filled(Shared(size, name), fill)
@@ -105,13 +112,18 @@ def _folder() -> Path:
 
 
 @contextlib.contextmanager
-def _locked(name: str) -> Iterator[Path]:
-    """The folder, while no other process fills or looks for the same."""
+def _locked(name: str, beat: Callable[[], object]) -> Iterator[Path]:
+    """The folder, while no other process fills or looks for the same. beat: called until then."""
     folder = _folder()
     path = folder / f"{name}.lock"
     while True:
         with path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                beat()
+                time.sleep(_LOOK_EVERY_S)
+                continue
             if not _is_at(path, lock.fileno()):
                 continue  # whoever had it has removed it
             try:

@@ -92,6 +92,8 @@ class Training:
         later.
         """
         self._beat = beat or self._beat
+        if self.sets.loader is not None:
+            self.sets.loader.beat = self._beat
         if checkpoints:
             self.resume(checkpoints)
         yield from list(self.history)

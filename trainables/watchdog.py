@@ -4,6 +4,9 @@ import faulthandler
 import time
 from pathlib import Path
 
+# Of a batch, of what is done once an epoch, or of all before the first batch: after so long a
+# process that trains counts as hung.
+SILENCE_S = 1800.0
 _STDERR = 2
 _DUMP = b"Timeout ("  # how faulthandler's begins
 _LONGEST_BYTES = 1 << 20

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from skdtune import comparison, export, final, records, space, strict_yaml
 from skdtune.errors import ConfigError
@@ -153,7 +154,8 @@ def test_a_training_compares_and_keeps_models_of_its_seeds_alone(tmp_path: Path)
     chosen = final.add_seeds(study, CONFIG, 1, {"plain": {**CONFIG, **PLAIN}})
     study.save()
     writer = Writer(study)
-    final.train(study, chosen, final.Desk(study, writer, lambda line: None))
+    desk = final.Desk(study, writer, lambda line: None)
+    final.train(study, chosen, desk, torch.device("cpu"))
     writer.close()
     result = json.loads((tmp_path / "result.json").read_text())
     beside = result["compared"]["plain"]["test/accuracy"]

@@ -23,7 +23,7 @@ from skdtune.records import Study
 from skdtune.strict_yaml import dump
 from skdtune.train import Ending
 from skdtune.writer import Writer
-from trainables import data, metrics, shipping
+from trainables import data, metrics, shipping, watchdog
 from trainables.sources import DataError
 from trainables.storage import Folder
 
@@ -57,7 +57,8 @@ def training(folder, seeds: int = 2) -> Study:
 def train(study: Study, say=lambda line: None) -> None:
     writer = Writer(study)
     try:
-        final.train(study, list(study.records.values()), final.Desk(study, writer, say))
+        desk = final.Desk(study, writer, say)
+        final.train(study, list(study.records.values()), desk, torch.device("cpu"))
     finally:
         writer.close()
 
@@ -157,7 +158,7 @@ def test_seeds_differ(trained):
 def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
     tmp_path, monkeypatch, error, left
 ):
-    def events(task):
+    def events(task, device, beat):
         raise error
         yield
 
@@ -170,7 +171,7 @@ def test_what_loses_the_gpu_costs_one_seed_and_not_those_behind_it(
 
 
 def test_a_training_that_loses_its_gpu_is_not_done(tmp_path, monkeypatch):
-    def events(task):
+    def events(task, device, beat):
         raise RuntimeError("CUDA error: unspecified launch failure")
         yield
 
@@ -178,7 +179,9 @@ def test_a_training_that_loses_its_gpu_is_not_done(tmp_path, monkeypatch):
     study = training(tmp_path)
     study.tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
     chosen = list(study.records.values())
-    ending = train_program._train(study, chosen, None, Console(file=io.StringIO()))
+    ending = train_program._train(
+        study, chosen, None, torch.device("cpu"), Console(file=io.StringIO())
+    )
     assert "the GPU is lost" in ending.lost
     monkeypatch.setattr(train_program, "_train", lambda *others: ending)
     (tmp_path / "best.yaml").write_text(dump({"trial": CONFIG}))
@@ -188,7 +191,7 @@ def test_a_training_that_loses_its_gpu_is_not_done(tmp_path, monkeypatch):
 def test_a_run_that_failed_holds_no_memory_when_the_next_one_begins(tmp_path, monkeypatch):
     held: list[weakref.ref] = []
 
-    def events(task):
+    def events(task, device, beat):
         assert all(there() is None for there in held)
         taken = torch.zeros(8)
         held.append(weakref.ref(taken))
@@ -203,11 +206,31 @@ def test_a_run_that_failed_holds_no_memory_when_the_next_one_begins(tmp_path, mo
     assert all(record.error.startswith("out of memory: lower") for record in study.records.values())
 
 
+def test_a_run_that_stands_still_is_ended_here_too(tmp_path, monkeypatch):
+    """The clock is set before anything is loaded, goes on with each batch and stops at the end."""
+    clock = []
+    fault = watchdog.faulthandler
+    monkeypatch.setattr(
+        fault, "dump_traceback_later", lambda silence_s, **_: clock.append(silence_s)
+    )
+    monkeypatch.setattr(fault, "cancel_dump_traceback_later", lambda: clock.append("off"))
+
+    def events(task, device, beat):
+        assert clock == [1800.0]
+        clock.append(beat.__name__)
+        raise ValueError("a bug")
+        yield
+
+    monkeypatch.setattr(final_run, "events", events)
+    train(training(tmp_path, 1))
+    assert clock == [1800.0, "beat", "off"]
+
+
 def test_what_may_pass_is_tried_again_and_what_will_not_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(final, "PAUSES_S", (0.0, 0.0))
     errors = [OSError(5, "Input/output error"), None, DataError("damaged")]
 
-    def events(task):
+    def events(task, device, beat):
         error = errors.pop(0)
         if error:
             raise error

@@ -30,7 +30,7 @@ def train(study: Study, chosen: list[Record]) -> list[str]:
     lines: list[str] = []
     study.save()
     writer = Writer(study)
-    final.train(study, chosen, final.Desk(study, writer, lines.append))
+    final.train(study, chosen, final.Desk(study, writer, lines.append), torch.device("cpu"))
     writer.close()
     return lines
 

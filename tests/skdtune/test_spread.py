@@ -39,7 +39,8 @@ def alone(tmp_path_factory):
     torch.set_num_threads(1)
     study = training(folder)
     writer = Writer(study)
-    final.train(study, list(study.records.values()), final.Desk(study, writer, print))
+    desk = final.Desk(study, writer, print)
+    final.train(study, list(study.records.values()), desk, torch.device("cpu"))
     writer.close()
     torch.set_num_threads(threads)
     return folder

@@ -199,8 +199,13 @@ def test_a_finished_trainings_folder_is_its_first_model(tmp_path: Path):
 def test_an_unfinished_baseline_is_no_teacher(tmp_path: Path):
     study = new_study(tmp_path, space_of("tf_kd_self"))
     study.records["0001"].status = records.DIVERGED
-    with pytest.raises(teachers.NoTeacher, match="trial 0001, diverged"):
+    with pytest.raises(teachers.NoTeacher, match="begin another search, with a lower") as raised:
         teachers.take_baseline(study)
+    assert raised.value.for_good, "no resume tries again what diverged"
+    study.records["0001"].status = records.FAILED
+    with pytest.raises(teachers.NoTeacher, match="trial 0001, failed") as raised:
+        teachers.take_baseline(study)
+    assert not raised.value.for_good
 
 
 def test_a_baseline_whose_checkpoint_is_lost_is_trained_again_by_a_resume(tmp_path: Path):

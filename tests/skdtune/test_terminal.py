@@ -80,6 +80,22 @@ def test_a_search_whose_reader_has_gone_still_ends_well(tmp_path, monkeypatch):
     assert search._conclude(ending, None, Terminal()) == 0
 
 
+def test_a_search_that_no_resume_mends_names_none(tmp_path, capsys):
+    for for_good in (False, True):
+        ending = Ending(
+            study=mixed_study(tmp_path),
+            stopped="no teacher",
+            signal=None,
+            mirrored=True,
+            seconds=1.0,
+            for_good=for_good,
+        )
+        assert search._conclude(ending, None, Terminal()) == 1
+        said = capsys.readouterr().out
+        assert "stopped: no teacher" in said
+        assert ("--resume" in said) != for_good
+
+
 def ended(*arguments: str, stdout=subprocess.PIPE) -> tuple[int, str]:
     """Exit code and errors of a program whose reader goes after its first line."""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

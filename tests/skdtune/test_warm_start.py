@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from skdtune import distributions, records, request, search, warm_start
+from skdtune import distributions, export, records, request, search, warm_start
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan, add_references
-from skdtune.records import Study
+from skdtune.records import Record, Study
 from skdtune.sampler import OptunaSampler
 from tests.skdtune.builders import CONDITIONAL, build_space, curve, end, new_study, report, save
 
@@ -51,6 +51,18 @@ def test_the_best_that_came_to_the_end_are_tried_behind_the_first_trials(tmp_pat
     assert {record.origin["study_id"] for record in others} == {warm.id} != {""}
     assert {record.role for record in others} == {records.SEARCH}, "early stopping may touch them"
     assert Plan(study, wanted).total == wanted.search.trials + 1
+
+
+def test_seeds_that_had_a_say_in_the_earlier_study_are_not_those_of_a_final_training(tmp_path):
+    """Its finalists were trained with more of them."""
+    wanted, before = build_space(warm_start=NIGHT), earlier(tmp_path)
+    winner = before.records["0006"]
+    before.records["0009"] = Record("0009", records.REPEAT, {}, {"seed": 2}, repeats=winner.key)
+    study = Study("new", "search", wanted.document, "tiny")
+    add_references(study, wanted, warm_start.choose(wanted, before).settings)
+    for index, record in enumerate(study.records.values()):
+        end(record, records.FINISHED, curve(index))
+    assert export.document(study)["provenance"]["search_seeds"] == 3
 
 
 def test_they_run_before_anything_is_sampled(tmp_path):

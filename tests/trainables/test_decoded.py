@@ -40,6 +40,13 @@ def test_images_are_the_same_from_memory_and_from_the_disk(parts):
         assert torch.equal(one, expected)
 
 
+def test_each_image_that_is_brought_into_memory_is_a_sign_of_life(parts):
+    """Of a large set that takes longer than a training may stand still."""
+    beats = []
+    Decoded(parts, 1.0).prepare(lambda: beats.append(1))
+    assert len(beats) == 7
+
+
 def test_they_are_held_when_the_last_byte_fits(parts):
     size = sum(image.numel() for image in images(Decoded(parts, 0.0)))
     assert len(Decoded(parts, size / 2**30).prepare().pixels) == size

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from trainables.images import Images
 
 HOLDER = """
 import sys
+import threading
 from trainables import sharing
 shared = sharing.block("it", 8 << 20, lambda room: room.fill_(7))
 shared.pixels.sum()
@@ -101,6 +103,25 @@ def test_nothing_is_left_when_nobody_holds_it(holders, place):
     assert list(place.iterdir()) == []
 
 
+def test_who_waits_for_another_to_fill_it_gives_signs_of_life():
+    beats, filling, go_on = [], threading.Event(), threading.Event()
+
+    def fill(room):
+        filling.set()
+        assert go_on.wait(10)
+        room.fill_(1)
+
+    first = threading.Thread(target=sharing.block, args=("slow", 4, fill))
+    first.start()
+    assert filling.wait(10)
+    second = threading.Thread(target=sharing.block, args=("slow", 4, fill, lambda: beats.append(1)))
+    second.start()
+    wait_for(lambda: len(beats) > 2, 10, "it beats")
+    go_on.set()
+    first.join()
+    second.join()
+
+
 def test_other_content_is_another_block():
     one = sharing.block("one", 4, lambda room: room.fill_(1))
     two = sharing.block("two", 4, lambda room: room.fill_(2))
@@ -155,6 +176,7 @@ def test_images_come_back_to_the_bit():
 def test_the_trials_of_two_processes_train_on_the_same_memory(place):
     program = """
 import sys
+import threading
 from trainables import data
 sets = data.build("synthetic", images=256, classes=4)
 print(sets.fingerprint(), flush=True)

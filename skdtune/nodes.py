@@ -22,7 +22,7 @@ _LISTEN_S = 0.5
 _PATIENCE_S = 600.0  # a node may have a data set to download
 _REMIND_EVERY_S = 300.0
 _GIVE_UP_S = 3600.0  # what the autoscaler cannot get or set up it tries again for ever, at a price
-_WHY = "why, say `ray status` and, on the head, /tmp/ray/session_latest/logs/monitor*"
+WHY = "why, say `ray status` and, on the head, /tmp/ray/session_latest/logs/monitor*"
 
 
 def prepare(
@@ -81,11 +81,11 @@ def _wait_for_room(asked: Resources, say: Callable[[str], Any]) -> None:
         now = time.monotonic()
         waited = f"{(now - began) / 60:.0f} minutes"
         if now - began >= _GIVE_UP_S:
-            problem = f"none that has room for a trial has come in {waited}; {_WHY}"
+            problem = f"none that has room for a trial has come in {waited}; {WHY}"
             raise ConfigError("the cluster's nodes", [problem])
         if now - told >= _REMIND_EVERY_S:
             told = now
-            say(f"still waiting for a node, {waited} now; {_WHY}")
+            say(f"still waiting for a node, {waited} now; {WHY}")
 
 
 def _check(

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from skdtune import records
+from skdtune import nodes, records
 from skdtune.leaderboard import rank
 from skdtune.plan import Plan
 from skdtune.records import Record
@@ -14,6 +14,7 @@ from trainables import metrics
 
 _PANEL_EVERY_S = 0.25
 _PLAIN_EVERY_S = 30.0
+_REMIND_EVERY_S = 300.0
 
 
 class Progress:
@@ -22,6 +23,7 @@ class Progress:
     def __init__(self, plan: Plan, console: Console):
         self.plan, self.console = plan, console
         self.started = time.monotonic()
+        self.ran = self.told = self.started  # when a trial was last seen to run
         self.done_before = self._work_done()
         self.epochs_before = {key: record.epoch for key, record in plan.study.records.items()}
         self.beginning: set[str] | None = None  # trials of the first ones that are still to report
@@ -69,10 +71,21 @@ class Progress:
         if now < self.next_refresh:
             return
         self.next_refresh = now + (_PANEL_EVERY_S if self.live else _PLAIN_EVERY_S)
+        self._tell_of_standstill(now)
         if self.live:
             self.live.update(self._panel())
         else:
             self.console.print(self._line(), highlight=False, markup=False)
+
+    def _tell_of_standstill(self, now: float) -> None:
+        if any(r.status == records.RUNNING for r in self.plan.study.records.values()):
+            self.ran = self.told = now
+        elif now - self.told >= _REMIND_EVERY_S:
+            self.told = now
+            minutes = (now - self.ran) / 60
+            self.console.print(
+                f"no trial has run for {minutes:.0f} minutes: no node has room for one; {nodes.WHY}"
+            )
 
     def _line(self) -> str:
         found = list(self.plan.study.records.values())
@@ -86,7 +99,7 @@ class Progress:
         ]
         parts += [
             f"{count[s]} {s}"
-            for s in (records.STOPPED, records.DIVERGED, records.FAILED)
+            for s in (records.INTERRUPTED, records.STOPPED, records.DIVERGED, records.FAILED)
             if s in count
         ]
         return "; ".join([*parts, self._best(), self._time_left()])

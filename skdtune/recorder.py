@@ -88,6 +88,10 @@ class Recorder(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         if "OutOfMemoryError" not in _error_text(trial):  # which says nothing of its node
             self.doubt()
+        record = self._record(trial)
+        if not record.has_ended:  # it waits for a process, and for a node if there is none
+            record.status = records.INTERRUPTED
+            self._changed(record)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         self.on_trial_recover(iteration, trials, trial)

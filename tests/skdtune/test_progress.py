@@ -82,6 +82,25 @@ def test_plain_lines_come_now_and_then_and_count_what_there_is(tmp_path, monkeyp
     assert line.endswith("time left unknown")
 
 
+def test_a_search_without_a_node_says_so_now_and_then(tmp_path, monkeypatch):
+    """The last one is gone, as a spot machine may be; trials wait for another."""
+    study, clock = new_study(tmp_path), [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    found = shown(study)
+    for minute in range(30):
+        running = minute < 10
+        study.records["0000"].status = records.RUNNING if running else records.INTERRUPTED
+        clock[0] += 60.0
+        found.refresh()
+    told = [line for line in text(found.console).splitlines() if line.startswith("no trial")]
+    assert [line.split(":")[0] for line in told] == [
+        f"no trial has run for {minutes} minutes" for minutes in (5, 10, 15, 20)
+    ]
+    assert "`ray status`" in told[0]
+    last = text(found.console).splitlines()[-1]
+    assert "0 running; 1 interrupted;" in last
+
+
 def test_before_a_trial_is_through_the_best_says_at_which_epoch(tmp_path):
     study = new_study(tmp_path)
     found = shown(study)

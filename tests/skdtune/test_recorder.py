@@ -381,7 +381,9 @@ def test_after_a_failure_that_may_be_its_nodes_the_nodes_are_in_doubt(desk):
     desk.recorder.on_trial_start(0, [], trial)
     desk.recorder.on_trial_recover(0, [], trial)
     assert len(desk.doubts) == 1
-    assert desk.study.records["0000"].status == records.RUNNING, "it is tried again"
+    assert desk.study.records["0000"].status == records.INTERRUPTED, "until it is tried again"
+    desk.recorder.on_trial_start(0, [], trial)
+    assert desk.study.records["0000"].status == records.RUNNING
     desk.recorder.on_trial_error(0, [], trial)
     assert len(desk.doubts) == 2
 

@@ -1,8 +1,14 @@
 """Where a study is to be: others' files are left alone, what a start that was killed has left is
 cleared."""
 
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any
+
 from skdtune import records
 from skdtune.errors import ConfigError
+from skdtune.records import Study
 from trainables.storage import Folder
 
 _BEGUN = ".begun"  # there until the study's own file is
@@ -19,6 +25,27 @@ def refuse_strangers(folder: Folder, flag: str) -> None:
         listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         problem = f"{folder.uri} holds what is no study ({listed}); name an empty or a new folder"
         raise ConfigError(flag, [problem])
+
+
+def tell_apart(study: Study, say: Callable[[str], Any]) -> None:
+    """A copy of a study that is still where it was becomes a study of its own: with one id each
+    would take the other's runs in MLflow for its own. say: prints a line."""
+    if study.home in ("", study.folder.uri):
+        return
+    try:
+        before = Folder(study.home)
+        is_there = records.is_study(before) and records.load(before, trials=False).id == study.id
+        if (
+            before.local
+            and study.folder.local
+            and os.path.samefile(before.local, study.folder.local)
+        ):
+            return
+    except (OSError, ValueError, ConfigError):  # out of reach: it has been moved
+        return
+    if is_there:
+        study.id = uuid.uuid4().hex
+        say(f"a copy of the study in {study.home}; its runs in MLflow are its own from here on")
 
 
 def begin(folder: Folder) -> None:

@@ -146,7 +146,7 @@ class Record:
 @dataclass
 class Study:
     """kind: `search` or `training`. space: the document as run. data: sizes and fingerprint of
-    the set. folder: None for a study that was read from MLflow."""
+    the set. folder: None for a study that was read from MLflow. home: where it was saved last."""
 
     name: str
     kind: str
@@ -161,9 +161,11 @@ class Study:
     resumed: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     folder: Folder | None = None
+    home: str = ""
 
     def save(self) -> None:
         """Writes what the study is; its trials are written by a `Writer`."""
+        self.home = self.folder.uri
         content = {"format": FORMAT}
         for item in dataclasses.fields(self):
             if item.name not in ("records", "folder"):

@@ -170,6 +170,7 @@ def _resumed(request: Request, facts: dict[str, Any], say: Callable[[str], Any])
     refuse_changes(study, request.space.document, facts)
     study.space = request.space.document
     provenance.note_changes(study, say)
+    places.tell_apart(study, say)
     for record in study.records.values():
         record.retry()
     return study

@@ -187,6 +187,7 @@ def _study(
             raise ConfigError("--output", [problem, *changed])
         final.refuse_seeds_of_search(study, wanted.document)
         provenance.note_changes(study, say)
+        places.tell_apart(study, say)
         study.space["provenance"] = origin or study.space.get("provenance")
     study.tracking_uri = options["tracking_uri"] or study.tracking_uri or default_uri()
     study.tracking_uri = absolute(study.tracking_uri)

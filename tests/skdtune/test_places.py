@@ -2,6 +2,7 @@
 cleared, and no trial takes what belongs to another."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,25 @@ def test_only_records_are_read_as_such(tmp_path: Path) -> None:
     (tmp_path / "trials" / "0000.json~").write_text("an editor's")
     (tmp_path / "trials" / "notes").mkdir()
     assert set(records.load(Folder(tmp_path)).records) == set(whole.records)
+
+
+def test_a_copy_becomes_a_study_of_its_own_and_one_that_was_moved_stays_what_it_is(tmp_path: Path):
+    """With one id each would take the other's runs in MLflow for its own."""
+    first, said = mixed_study(tmp_path / "night"), []
+    shutil.copytree(tmp_path / "night", tmp_path / "wide")
+    (tmp_path / "link").symlink_to(tmp_path / "night")
+    for name in ("night", "link", "wide"):
+        study = records.load(Folder(tmp_path / name))
+        places.tell_apart(study, said.append)
+        assert (study.id == first.id) == (name != "wide")
+    (line,) = said
+    assert line.startswith(f"a copy of the study in {tmp_path / 'night'}; ")
+    study.save()
+    again = records.load(Folder(tmp_path / "wide"))
+    places.tell_apart(again, said.append)
+    assert again.id == study.id != first.id, "it is told once"
+    shutil.move(tmp_path / "night", tmp_path / "moved")
+    moved = records.load(Folder(tmp_path / "moved"))
+    places.tell_apart(moved, said.append)
+    assert moved.id == first.id
+    assert len(said) == 1

@@ -19,6 +19,8 @@ from trainables.storage import Folder
 
 _DECISIVE = ("python", "torch", "torchvision", "ray")  # our own packages are shipped
 _NOTE = "written by "
+_ASKED = "asked at"  # by this machine's clock, beside what Ray says of a node
+_MOST_SKEW_S = 60.0  # object stores refuse requests from 15 minutes on
 _IN_USE = ("out of memory", "busy or unavailable")  # so a GPU says that works, for others
 
 
@@ -49,11 +51,12 @@ class Inspection:
         """Asks these of Ray's nodes, all at once."""
         # once a process: it ends behind it, with the images that it loaded
         once = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(look)
+        now = time.time()
         for node in nodes:
             there = once.options(scheduling_strategy=on(node))
             gpus = ceil(node["Resources"].get("GPU", 0)) if self.wants_gpu else 0
             task = there.remote(self.config, self.folder.uri, self.note, gpus, self.flag)
-            self.asked[task] = node
+            self.asked[task] = {**node, _ASKED: now}
 
     def answers(self, patience_s: float) -> list[tuple[dict, list[str]]]:
         """Nodes that have answered since, each with what is wrong there; waits for the rest of
@@ -82,7 +85,7 @@ def on(node: dict) -> NodeAffinitySchedulingStrategy:
 
 def look(config: dict, place: str, note: str, gpus: int, flag: str) -> dict[str, Any]:
     """What one node sees; runs there. gpus: how many of its GPUs trials are to use. Returns its
-    versions, the fingerprint of its images, and what it cannot do."""
+    versions, the fingerprint of its images, what it cannot do, and the time by its clock."""
     problems = []
     folder = Folder(place)
     try:
@@ -106,6 +109,7 @@ def look(config: dict, place: str, note: str, gpus: int, flag: str) -> dict[str,
         "versions": provenance.versions(),
         "fingerprint": fingerprint,
         "problems": problems,
+        "time": time.time(),
     }
 
 
@@ -114,8 +118,9 @@ def _gpu_problems(count: int) -> list[str]:
     code for."""
     if not torch.cuda.is_available():
         return ["Ray counts a GPU there, but PyTorch finds none: see to its driver"]
-    problems = []
-    for index in range(min(count, torch.cuda.device_count())):
+    there = torch.cuda.device_count()
+    problems = [f"Ray counts {count} GPUs there, PyTorch finds {there}"] if there < count else []
+    for index in range(min(count, there)):
         try:
             torch.ones(8, device=f"cuda:{index}").sum().item()
         except Exception as error:  # noqa: BLE001 - whatever the driver says
@@ -132,6 +137,11 @@ def _wrong(
     except ray.exceptions.RayError as error:
         return [f"cannot run our code: {last_line(error)}"]
     found = list(answer["problems"])
+    ahead = answer["time"] - time.time()
+    behind = node[_ASKED] - answer["time"]
+    if (skew := max(ahead, behind)) > _MOST_SKEW_S:
+        way = "ahead of" if ahead > behind else "behind"
+        found.append(f"its clock is {skew:.0f} s {way} this machine's: set both by NTP")
     here = provenance.versions()
     for package in _DECISIVE:
         if answer["versions"][package] != here[package]:

@@ -1,5 +1,6 @@
 """What is wrong with a node, from what it answers; a node that is asked, in a Ray of one node."""
 
+import time
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -22,9 +23,12 @@ def found(monkeypatch, folder: Folder, arrived: bool = True, **answer) -> list[s
     """What is said of a node that answers so, and else as it should."""
     if arrived:
         folder.write("note/ab12", b"there")
-    whole = {"versions": provenance.versions(), "fingerprint": "same", "problems": []} | answer
+    now = time.time()
+    sound = {"versions": provenance.versions(), "fingerprint": "same", "problems": [], "time": now}
+    whole = sound | answer
     monkeypatch.setattr(inspection.ray, "get", lambda task: whole)
-    return inspection._wrong(None, NODE, "same", folder, "note", "--storage")
+    node = {**NODE, inspection._ASKED: now}
+    return inspection._wrong(None, node, "same", folder, "note", "--storage")
 
 
 @pytest.fixture
@@ -46,6 +50,14 @@ def test_another_torch_is_named_with_both_versions(monkeypatch, folder):
 def test_another_skdtune_does_not_matter_for_ours_is_shipped(monkeypatch, folder):
     other = provenance.versions() | {"skdtune": "0.0"}
     assert found(monkeypatch, folder, versions=other) == []
+
+
+def test_a_clock_that_is_off_is_named(monkeypatch, folder):
+    assert found(monkeypatch, folder, time=time.time() + 50) == []
+    (problem,) = found(monkeypatch, folder, time=time.time() + 3600)
+    assert problem == "its clock is 3600 s ahead of this machine's: set both by NTP"
+    (problem,) = found(monkeypatch, folder, time=time.time() - 900)
+    assert problem.startswith("its clock is 900 s behind this")
 
 
 def test_other_images_are_named(monkeypatch, folder):
@@ -75,7 +87,7 @@ def test_a_node_whose_process_dies_is_named(monkeypatch, folder):
 
 def test_a_gpu_that_does_not_work_is_named_and_one_that_is_full_is_not(monkeypatch):
     said = {"cuda:0": None, "cuda:1": "CUDA error: out of memory", "cuda:2": "no kernel image"}
-    said |= {"cuda:3": "CUDA-capable device(s) is/are busy or unavailable"}
+    said |= {"cuda:3": "CUDA-capable device(s) is/are busy or unavailable", "cuda:4": None}
 
     def ones(size: int, device: str):
         if said[device]:
@@ -85,6 +97,8 @@ def test_a_gpu_that_does_not_work_is_named_and_one_that_is_full_is_not(monkeypat
     fake = SimpleNamespace(is_available=lambda: True, device_count=lambda: 5)
     monkeypatch.setattr(inspection, "torch", SimpleNamespace(cuda=fake, ones=ones))
     assert inspection._gpu_problems(4) == ["its GPU 2 cannot be used: no kernel image"]
+    short = "Ray counts 6 GPUs there, PyTorch finds 5"
+    assert inspection._gpu_problems(6)[0] == short, "one has fallen off"
     fake.is_available = lambda: False
     (problem,) = inspection._gpu_problems(4)
     assert problem.startswith("Ray counts a GPU there, but PyTorch finds none")

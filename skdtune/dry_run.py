@@ -72,8 +72,8 @@ def show(request: Request, address: str, console: Console) -> None:
         )
         table.add_row(path, distributions.describe(parameter.distribution) + only)
     console.print(table)
-    small = preflight.batch_note(facts["batch_size"], facts["train"], facts["late_terms"])
-    for line in (note, small, *request.warm.lines, *space.moved()):
+    said = preflight.notes(facts, request.folder, slots.now(), plan.to_come)
+    for line in (note, *said, *request.warm.lines, *space.moved()):
         if line:
             console.print(line)
     if resources.gpu and address == cluster.LOCAL:

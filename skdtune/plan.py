@@ -59,6 +59,12 @@ class Plan:
         return max(self.space.search.trials, inside) + self._beside
 
     @property
+    def to_come(self) -> int:
+        """How many trials have not ended, the repeats of finalists included."""
+        ended = sum(record.has_ended for record in self.study.records.values())
+        return self.total + self.repeats_to_come - ended
+
+    @property
     def is_done(self) -> bool:
         """Whether the study has all that it asks for, once no trial runs."""
         return not self.queue and self._is_on_the_books and not self.repeats_to_come

@@ -2,6 +2,7 @@
 trial."""
 
 import os
+import shutil
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from trainables.sources import DataError
 from trainables.storage import Folder
 
 _IMAGES = 4  # of a rehearsal
+_GIB = 2**30
 
 
 def data_facts(space: SearchSpace, folder: Folder, tracking_uri: str) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def data_facts(space: SearchSpace, folder: Folder, tracking_uri: str) -> dict[st
     config = space.first_config()
     sets = load_data(config)
     teachers.check(teachers.named(space), sets, folder, tracking_uri)
-    late = _rehearse(config, sets)
+    late, checkpoint_bytes = _rehearse(config, sets)
     channels, height, width = sets.image_shape
     data.forget()  # the driver trains nothing
     return {
@@ -39,7 +41,15 @@ def data_facts(space: SearchSpace, folder: Folder, tracking_uri: str) -> dict[st
         "fingerprint": sets.fingerprint(),
         "batch_size": sets.batch_size,
         "late_terms": late,
+        "checkpoint_bytes": checkpoint_bytes,
     }
+
+
+def notes(facts: dict[str, Any], folder: Folder, concurrent: int, trials: int) -> list[str]:
+    """Lines to print before a search begins. facts: those of `data_facts`. concurrent: trials that
+    run at once. trials: to come. Errors: ConfigError for a disk without room for the former."""
+    small = batch_note(facts["batch_size"], facts["train"], facts["late_terms"])
+    return [small, room(folder, facts["checkpoint_bytes"], concurrent, trials)]
 
 
 def batch_note(batch_size: int, images: int, late_terms: Sequence[str] = ()) -> str:
@@ -71,15 +81,38 @@ def writable(folder: Folder) -> None:
     to be."""
     if folder.local is None:
         return
-    place = next(path for path in (folder.local, *folder.local.parents) if path.exists())
+    place = _there(folder.local)
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise ConfigError("--storage", [f"{folder.uri}: {place} is no folder that can be written"])
 
 
-def _rehearse(config: dict, sets: Sets) -> list[str]:
+def room(folder: Folder, checkpoint_bytes: int, concurrent: int, trials: int) -> str:
+    """A line to print when the disk has no room for the last checkpoint of each of so many trials;
+    else empty. Of a trial that runs there are two and the one that is being written. Errors:
+    ConfigError when there is no room for those that run at once."""
+    if folder.local is None:
+        return ""
+    free = shutil.disk_usage(_there(folder.local)).free
+    running = 3 * checkpoint_bytes * concurrent
+    if free < running:
+        asked = f"the checkpoints of {concurrent} trials at once take {running / _GIB:.1f} GiB"
+        raise ConfigError("--storage", [f"{folder.uri} has {free / _GIB:.1f} GiB left, {asked}"])
+    whole = running + checkpoint_bytes * trials
+    if free >= whole:
+        return ""
+    most = f"if all {trials} trials run to the end, {whole / _GIB:.1f} GiB of checkpoints stay"
+    return f"{most}; {folder.uri} has {free / _GIB:.1f} GiB left"
+
+
+def _there(path: Path) -> Path:
+    """The folder that is there, of a path and those around it."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _rehearse(config: dict, sets: Sets) -> tuple[list[str], int]:
     """Three batches of the method on the backbone, with images of this size, so that what does not
     fit together fails here and not in every trial. Returns the terms that the second one alone
-    has. Errors: ConfigError."""
+    has, and what a checkpoint takes in bytes. Errors: ConfigError."""
     section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
     pair = f"{section['name']} on {config['model']['name']}"
     with torch.random.fork_rng(devices=[]):  # the driver leaves the GPUs alone
@@ -94,7 +127,7 @@ def _rehearse(config: dict, sets: Sets) -> list[str]:
             raise ConfigError("trial", [problem]) from error
 
 
-def _batches(config: dict, section: dict, sets: Sets) -> list[str]:
+def _batches(config: dict, section: dict, sets: Sets) -> tuple[list[str], int]:
     """The second has one before it, and the terms that are returned for it; the third, of another
     epoch, may have it still."""
     backbone = models.build(
@@ -118,7 +151,9 @@ def _batches(config: dict, section: dict, sets: Sets) -> list[str]:
         sum(answer[1].values()).backward()
         found.append(answer[1])
     method.eval()(images)
-    return [name for name in found[1] if name not in found[0] and name not in found[2]]
+    late = [name for name in found[1] if name not in found[0] and name not in found[2]]
+    weights = sum(tensor.nbytes for tensor in method.parameters())
+    return late, 2 * weights + sum(tensor.nbytes for tensor in method.buffers())  # and momenta
 
 
 def _where(error: Exception) -> str:

@@ -82,14 +82,12 @@ def run(request: Request, console: Console) -> Ending:
                 console.print,
             )
             with contextlib.closing(slots):
+                plan = Plan(study, request.space, resources)
+                said = preflight.notes(facts, request.folder, slots.now(), plan.to_come)
                 signals.check()  # from here on there is a study to go on with
                 _write(study, request.space, new=request.old is None)
-                plan = Plan(study, request.space, resources)
-                small = preflight.batch_note(
-                    facts["batch_size"], facts["train"], facts["late_terms"]
-                )
                 sharing = mps.note(served) if shares and 0 < resources.gpu < 1 else ""
-                said = [*_headline(plan, slots.now(), address), note, sharing, small]
+                said = [*_headline(plan, slots.now(), address), note, sharing, *said]
                 for line in [*said, *request.warm.lines, *request.space.moved()]:
                     if line:
                         console.print(line)
@@ -198,7 +196,7 @@ def _close(study: Study, writer: Writer) -> None:
 
 
 def _headline(plan: Plan, concurrent: int, address: str) -> list[str]:
-    ended = sum(record.has_ended for record in plan.study.records.values())
+    ended = plan.total + plan.repeats_to_come - plan.to_come
     left = f", {ended} of them ended" if ended else ""
     where = "this machine" if address == cluster.LOCAL else cluster.joined()
     return [

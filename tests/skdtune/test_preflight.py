@@ -6,8 +6,10 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from skdtune import dry_run, preflight
@@ -18,8 +20,10 @@ from tests.skdtune.builders import CROSS_ENTROPY, NOWHERE, build_space
 from tests.trainables.layouts import cub200, cut
 from tests.trainables.workers import workers_of
 from trainables import data, decoding, methods, sections
+from trainables.checkpoint import Checkpoints
 from trainables.folders import BrokenFile
 from trainables.storage import Folder
+from trainables.training import Training
 
 SPACE = """
 trial:
@@ -104,6 +108,28 @@ def test_a_term_that_waits_for_a_second_batch_in_vain_is_told(method, batch_size
     assert (
         f"no epoch has a second batch, with which alone {term} would come in" in said
     ) == is_said
+
+
+def test_a_disk_without_room_for_checkpoints_is_told(tmp_path, monkeypatch):
+    """Two of each trial that runs and one that is being written; of each that has finished one."""
+    space = build_space(CROSS_ENTROPY.replace("width: 2", "width: 16"))
+    folder = Folder(tmp_path / "new" / "study")
+    size = preflight.data_facts(space, folder, NOWHERE)["checkpoint_bytes"]
+    saved = Checkpoints(Folder(tmp_path / "saved"), "t")
+    next(Training(**space.first_config(), device=torch.device("cpu")).epochs(saved))
+    (file,) = (tmp_path / "saved").rglob("state.pt")
+    assert 0.9 < size / file.stat().st_size <= 1, "names and the like come on top"
+
+    def told(free: int) -> str:
+        there = SimpleNamespace(free=free)
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: there)
+        return preflight.room(folder, size, concurrent=4, trials=8)
+
+    assert told(20 * size) == ""
+    assert told(20 * size - 1).startswith("if all 8 trials run to the end, ")
+    with pytest.raises(ConfigError, match="the checkpoints of 4 trials at once take"):
+        told(12 * size - 1)
+    assert preflight.room(Folder("s3://bucket/x?region=r"), size, 4, 8) == ""
 
 
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:

@@ -116,7 +116,9 @@ def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatc
 
     monkeypatch.setattr(session.cluster, "connect", lambda address: None)
     monkeypatch.setattr(getattr(session, module), name, step)
-    monkeypatch.setattr(session.preflight, "data_facts", lambda *arguments: {"fingerprint": ""})
+    facts = {"fingerprint": "", "checkpoint_bytes": 0}
+    facts |= {"batch_size": 1, "train": 1, "late_terms": []}
+    monkeypatch.setattr(session.preflight, "data_facts", lambda *arguments: facts)
     monkeypatch.setattr(session, "_search", lambda *arguments: pytest.fail("it began"))
     place = tmp_path / "studies" / "tiny"
     options = {"address": "local", "concurrency": None}

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from skdtune import mps
 from skdtune.estimate import estimate
 from trainables.checkpoint import Checkpoints
 from trainables.storage import Folder
@@ -77,7 +78,8 @@ def main(arguments: list[str]) -> None:
 
     jobs = [(name, seed) for seed in range(options.seeds) for name in METHODS]
     runs: dict[str, list[list[dict]]] = {name: [] for name in METHODS}
-    with ThreadPoolExecutor(options.parallel) as pool:
+    shares = options.parallel > 1 and torch.cuda.is_available()
+    with mps.serving(shares), ThreadPoolExecutor(options.parallel) as pool:
         for name, reports in pool.map(run, jobs):
             runs[name].append(reports)
     left = sum(len(reports) < options.epochs for found in runs.values() for reports in found)

@@ -103,7 +103,11 @@ class Fused(Trials):
                     module.register_forward_pre_hook(lambda _, given: (given[0].float(),))
         self.parameters, self.buffers = stack_module_state(self.networks)
         self.parameters = {name: value.detach() for name, value in self.parameters.items()}
-        self.momenta = [torch.zeros_like(value) for value in self.parameters.values()]
+        values = list(self.parameters.values())
+        self.momenta = [torch.zeros_like(value) for value in values]
+        # of the same sizes, else torch goes through them one by one
+        self.every_decay = [_beside(self.decays, value) for value in values]
+        self.every_rate = [_beside(self.rates, value) for value in values]
         skeleton = self.networks[0]
 
         def loss(parameters, buffers, weight, images, labels):
@@ -116,19 +120,20 @@ class Fused(Trials):
     def step(self, batch: Batch) -> None:
         found = self.gradients(self.parameters, self.buffers, self.weights, *batch)
         values = list(self.parameters.values())
-        decays = [self._beside(self.decays, value) for value in values]
-        rates = [self._beside(self.rates, value) for value in values]
-        steps = torch._foreach_mul(values, decays)
+        steps = torch._foreach_mul(values, self.every_decay)
         torch._foreach_add_(steps, list(found.values()))
         torch._foreach_mul_(self.momenta, MOMENTUM)
         torch._foreach_add_(self.momenta, steps)
-        torch._foreach_sub_(values, torch._foreach_mul(self.momenta, rates))
-
-    def _beside(self, per_trial: Tensor, value: Tensor) -> Tensor:
-        return per_trial.view(-1, *[1] * (value.dim() - 1))
+        torch._foreach_sub_(values, torch._foreach_mul(self.momenta, self.every_rate))
 
     def state(self) -> dict[str, Tensor]:
         return {**self.parameters, **self.buffers}
+
+
+def _beside(per_trial: Tensor, value: Tensor) -> Tensor:
+    """A number a trial, as often as the trial has values.  # [K], [K, ...] -> [K, ...]"""
+    every = torch.empty_like(value)
+    return every.copy_(per_trial.view(-1, *[1] * (value.dim() - 1)).expand_as(value))
 
 
 def main(arguments: list[str]) -> None:

@@ -40,7 +40,7 @@ from trainables.training import Training
 # a benchmark, its flags, and the seconds it may take
 PARTS = {
     "step": ("step", ["--minutes", "2"], 170),
-    "sharing": ("sharing", ["--together", "1", "2", "4", "--seconds", "4", "--rounds", "2"], 170),
+    "sharing": ("sharing", ["--together", "1", "2", "4", "--seconds", "4", "--rounds", "2"], 260),
     "fused": ("fused", ["--rounds", "3", "--together", "4"], 170),
     "searched": ("step", ["--minutes", "2", "--search-algorithms"], 170),
     "compiled": ("step", ["--minutes", "5", "--compile"], 480),

@@ -91,6 +91,7 @@ def trial(root: str, steps: int) -> None:
         method={"name": "cross_entropy"},
         optim={"lr": 0.01},
         epochs=1,
+        device=torch.device("cpu"),  # as the plain script
     )
     train = training.sets.train
     train.pixels.max()

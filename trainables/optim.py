@@ -20,6 +20,7 @@ class Optimizer:
         self.sgd = sgd
         self.rate = rate
         self.clip_norm = clip_norm
+        self._has_all_momenta = not any(group["momentum"] for group in sgd.param_groups)
 
     def step(self, loss: Tensor, epoch: float) -> None:
         """One update at `epoch`, the epochs done so far with their fraction."""
@@ -30,7 +31,22 @@ class Optimizer:
         if self.clip_norm is not None:
             parameters = [p for group in self.sgd.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if not self._has_all_momenta:
+            self._complete_momenta()
         self.sgd.step()
+
+    def _complete_momenta(self) -> None:
+        """torch's fused step takes the momenta of all parameters or of none: one whose first
+        gradient comes with a later batch begins at zero, as it would without fusion."""
+        parameters = [p for group in self.sgd.param_groups for p in group["params"]]
+        momenta = [self.sgd.state.get(p, {}).get("momentum_buffer") for p in parameters]
+        self._has_all_momenta = all(momentum is not None for momentum in momenta)
+        if self._has_all_momenta or all(momentum is None for momentum in momenta):
+            return
+        for parameter, momentum in zip(parameters, momenta, strict=True):
+            if momentum is None and parameter.grad is not None:
+                zeros = torch.zeros_like(parameter.grad)
+                self.sgd.state[parameter]["momentum_buffer"] = zeros
 
 
 _MOMENTUM = 0.9

@@ -33,9 +33,9 @@ class Training:
     seed and the epoch alone, so a resumed run equals the unbroken one. precision: of convolutions
     and matrix products in training and validation; `auto` is bfloat16 where the device has it in
     hardware. Logits and losses are float32 in any case, and all of the network is when the test set
-    is scored, as it ships. channels_last: the memory layout of images and weights. compile: the
-    backbone and the auxiliary heads with torch.compile (`compile_parts`); the first step of a
-    process then takes a minute or more.
+    is scored for the result, after the last epoch, as it ships. channels_last: the memory layout of
+    images and weights. compile: the backbone and the auxiliary heads with torch.compile
+    (`compile_parts`); the first step of a process then takes a minute or more.
     final: train on train and validation together and score the test set."""
 
     def __init__(
@@ -189,9 +189,11 @@ class Training:
     def _scores(self) -> dict[str, float]:
         self.method.eval()
 
+        is_result = self.split == metrics.TEST and self.epoch + 1 == self.total_epochs
+
         def forward(inputs: Tensor) -> Tensor:
             self._beat()
-            with self._autocast(enabled=self.split != metrics.TEST):
+            with self._autocast(enabled=not is_result):
                 return self.method(inputs.contiguous(memory_format=self.memory_format))
 
         scores = metrics.evaluate(forward, batches.evaluation(self.sets))

@@ -103,3 +103,24 @@ def test_clipping_bounds_the_norm_over_all_parameters():
 def test_nesterov_needs_momentum():
     with pytest.raises(ValueError, match=r"^optim.nesterov: "):
         rate(nesterov=True, momentum=0.0)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_parameter_whose_gradient_comes_with_a_later_batch_is_trained_as_without_fusion(momentum):
+    """As the second of a method may be, which compares a batch with the one before."""
+    found = []
+    for fused in (True, False):
+        first, second = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
+        settings = {"lr": 0.1, "momentum": momentum, "weight_decay": 5e-4}
+        sgd = torch.optim.SGD([first, second], fused=False, **settings)
+        ours = optim.build([first, second], 9, **settings)
+        for batch in range(4):
+            loss = (first**2).sum() + ((first * second).sum() if batch else 0.0)
+            if fused:
+                ours.step(loss, 0.0)
+                continue
+            sgd.zero_grad(set_to_none=True)
+            loss.backward()
+            sgd.step()
+        found.append(torch.cat([first, second]).detach())
+    torch.testing.assert_close(*found)

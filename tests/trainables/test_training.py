@@ -218,6 +218,22 @@ def test_scores_are_those_of_the_weights_at_the_end_of_the_epoch():
     assert reports[-1]["val/loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_the_test_set_is_scored_exactly_for_the_result_alone(final):
+    """As the model ships; the epochs before the last are a curve, as those of validation are."""
+    training, exact = Training(**config(precision="bfloat16", epochs=3), final=final), []
+    forward = training.method.forward
+
+    def noted(images):
+        if not training.method.training:
+            exact.append(not torch.is_autocast_enabled("cpu"))
+        return forward(images)
+
+    training.method.forward = noted
+    list(training.epochs())
+    assert exact == [False, False, final]
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
 )

@@ -1,5 +1,7 @@
 """`--check`: what a search would do, as a table; no trial is run."""
 
+import os
+
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -79,10 +81,15 @@ def show(request: Request, address: str, console: Console) -> None:
     if resources.gpu and address == cluster.LOCAL:
         done = sum(r.config["epochs"] if r.has_ended else r.epoch for r in study.records.values())
         epochs = (plan.total + plan.repeats_to_come) * config["epochs"] - done
-        _measure(config, facts, epochs * facts["train"], console)
+        _measure(config, facts, epochs * facts["train"], _together(resources.cpu), console)
 
 
-def _measure(config: dict, facts: dict, images: int, console: Console) -> None:
+def _together(cpu: float) -> list[int]:
+    """How many trials at once this machine has the CPUs for, of the numbers that are measured."""
+    return [count for count in calibration.TOGETHER if count <= max(1, os.cpu_count() // cpu)]
+
+
+def _measure(config: dict, facts: dict, images: int, together: list[int], console: Console) -> None:
     """Prints how many trials to give a GPU. images: see `advice`."""
     if max(facts["image"]) > LARGEST_SMALL:
         console.print("how many trials to give a GPU is not measured for images read from files")
@@ -92,7 +99,7 @@ def _measure(config: dict, facts: dict, images: int, console: Console) -> None:
     console.print("several trials on one GPU, measured for 20 seconds ...")
     with mps.serving(True) as served:
         device = torch.device("cuda")
-        loads = calibration.measure(config, facts["classes"], facts["image"], device)
+        loads = calibration.measure(config, facts["classes"], facts["image"], device, together)
         for line in (*advice(loads, images), mps.note(served)):
             console.print(line)
 

@@ -16,7 +16,7 @@ from trainables.batches import EVALUATION_BATCH
 from trainables.processes import nameless_program
 from trainables.training import Training
 
-TOGETHER = (1, 2, 4)
+TOGETHER = (1, 2, 4, 8)
 
 _ALIKE = ("model", "method", "optim", "augment", "precision", "channels_last", "compile")
 _STEPS = 8  # of an epoch, between two looks at the clock

@@ -141,3 +141,10 @@ def test_what_check_says_of_several_trials():
         "the steps of all trials, none stopped early, then take about 25.0 GPU-hours",
     ]
     assert dry_run.advice(loads[2:], 1) == ["  4 at once: no memory"]
+
+
+def test_no_more_trials_at_once_are_measured_than_there_are_cpus_for(monkeypatch):
+    monkeypatch.setattr(dry_run.os, "cpu_count", lambda: 16)
+    assert dry_run._together(2) == [1, 2, 4, 8]
+    assert dry_run._together(4) == [1, 2, 4]
+    assert dry_run._together(32) == [1], "a trial of its own machine takes what there is"

@@ -18,6 +18,12 @@ from skdtune.writer import Writer
 from trainables.classifier import OUTCOME, STORAGE_FULL
 
 _SAME_FAILURES = 3
+# How Ray says that it has ended a process since its node had no more memory, and how we do.
+_NO_RAM = "due to the node running low on memory"
+_RAM = (
+    "its process was ended, since its node had no memory left: lower --concurrency, "
+    "trial.data.workers or trial.data.cache_gib, or raise resources.cpu"
+)
 _FEWEST = 5  # trials that have ended, before the share of those that failed says anything
 
 
@@ -86,9 +92,11 @@ class Recorder(tune.Callback):
             self._end(record, outcome or records.STOPPED, error, result.get("details", ""))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
-        if "OutOfMemoryError" not in _error_text(trial):  # which says nothing of its node
+        text, record = _error_text(trial), self._record(trial)
+        if "OutOfMemoryError" not in text:  # which says nothing of its node
             self.doubt()
-        record = self._record(trial)
+        if _NO_RAM in text and _RAM not in record.warnings:
+            record.warnings.append(_RAM)
         if not record.has_ended:  # it waits for a process, and for a node if there is none
             record.status = records.INTERRUPTED
             self._changed(record)
@@ -103,8 +111,7 @@ class Recorder(tune.Callback):
             self._changed(record)
         else:
             details = _error_text(trial)
-            lines = details.strip().splitlines()
-            self._end(record, records.FAILED, lines[-1] if lines else "its process died", details)
+            self._end(record, records.FAILED, _in_a_line(details), details)
 
     def __getstate__(self) -> dict:
         return {}  # Tune pickles it into snapshots that nobody reads
@@ -145,6 +152,13 @@ class Recorder(tune.Callback):
     def _changed(self, record: Record) -> None:
         self.writer.put(record)
         self.progress.changed(record)
+
+
+def _in_a_line(details: str) -> str:
+    if _NO_RAM in details:  # behind which Ray lists who has it
+        return _RAM
+    lines = details.strip().splitlines()
+    return lines[-1] if lines else "its process died"
 
 
 def _error_text(trial: Trial) -> str:

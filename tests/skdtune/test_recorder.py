@@ -388,6 +388,18 @@ def test_after_a_failure_that_may_be_its_nodes_the_nodes_are_in_doubt(desk):
     assert len(desk.doubts) == 2
 
 
+def test_a_process_ended_for_want_of_memory_is_told_with_the_mend(desk, tmp_path):
+    """As Ray 2.60 says it, with a page of who has the memory behind."""
+    text = "ray.exceptions.OutOfMemoryError: 1 worker(s) were killed due to the node running low on"
+    text += " memory. Memory on the node (IP: 192.0.2.2) was 2.61GB\nTop 10\n32426\t0.76\tpython\n"
+    desk.fail("0000", text, tmp_path)
+    record = desk.study.records["0000"]
+    assert record.error.startswith("its process was ended, since its node had no memory left: low")
+    assert record.warnings == [record.error]
+    assert record.details == text
+    assert desk.doubts == [], "another trial may fit there"
+
+
 def test_a_ray_that_has_died_stops_the_search(desk, monkeypatch):
     lost = [False]
     monkeypatch.setattr(recorder.cluster, "_LOOK_EVERY_S", -1.0)

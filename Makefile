@@ -31,7 +31,7 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# The benchmarks that need no GPU, into benchmarks/RESULTS.md: 20 minutes.
+# The benchmarks that need no GPU, into benchmarks/RESULTS.md: about 20 minutes.
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks
 

@@ -3,7 +3,7 @@
     python -m benchmarks [--only step around ...] [--output benchmarks/RESULTS.md]
 
 Each is a command of its own, with a docstring that says how it measures; the page holds their
-tables as they print them, the misses first. Under 20 minutes on two cores with nothing beside it;
+tables as they print them, the misses first. About 20 minutes on two cores with nothing beside it;
 `make bench` runs it.
 """
 

@@ -37,7 +37,8 @@ class Method(nn.Module):
 
     companion: None, or what `losses` gets beside each image: then images and labels are twice as
     long, row `B + i` the companion of row `i`, and the logits returned are those of the first B.
-    has_authors_defaults: False where a default is ours; a run with it is not called the authors'.
+    has_authors_defaults: False where a default is ours, or a deviation gives the authors' values
+    another meaning; a run with them is not called the authors'.
     """
 
     companion: Companion | None = None

@@ -28,11 +28,13 @@ class Bake(Method):
 
     Deviation: beside each image one more of its class, for which the batch is twice as long; the
     authors put three beside each of a quarter as many images, so that their epoch has four times as
-    many updates, of half as many images each: it matters for learning rate and epochs.
+    many updates, of half as many images each: it matters for learning rate and epochs, so that a
+    run with their values is not called the authors' own.
 
     omega: how far answers travel (0: not at all, and Q teaches nothing)."""
 
     companion = "class"
+    has_authors_defaults = False
 
     def __init__(
         self,

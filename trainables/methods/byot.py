@@ -26,10 +26,13 @@ class Byot(Method):
 
     Deviations: the feature term is on every head, as in the paper; the released code leaves out the
     deepest of them (its comment says the shallowest). The heads are LightSKD's (`AuxiliaryHead`,
-    arXiv:2305.09183), whose gate has one batch norm and ReLU more than the authors' attention.
+    arXiv:2305.09183), whose gate has one batch norm and ReLU more than the authors' attention. So a
+    run with their values is not called the authors' own.
 
     alpha: weight of the final classifier's word against the label's (`loss_coefficient` in the
     code). Errors: ValueError for a backbone of a single stage."""
+
+    has_authors_defaults = False
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 MINUTES ?= 120
 SEED ?= 0
 
-.PHONY: search test test-slow soak lint bench bench-gpu ui lock clean
+.PHONY: search test test-slow faults soak lint bench bench-gpu ui lock clean
 
 search: $(VENV)/.installed
 	$(RUN) -m skdtune.search quickstart
@@ -22,6 +22,13 @@ test-slow: $(VENV)/.installed
 	$(RUN) -m pytest --durations=8 -m slow --ignore=$(INSTALL) tests/cluster
 	$(RUN) -m pytest --durations=8 -m slow -n 2 --dist loadfile tests/test_*.py tests/skdtune
 	$(RUN) -m pytest --durations=8 -m slow -n 2 $(INSTALL) tests/trainables
+
+# The tests of what is promised about faults, at the size of the promise: 30 trials of which 20 and
+# more are killed, a driver killed ten times, 2,000 broken files. docs/faults.md has what came of it.
+FAULTS := tests/test_faults.py tests/skdtune/test_lock.py tests/skdtune/test_space.py \
+	tests/trainables/sources/test_cifar.py
+faults: $(VENV)/.installed
+	SKDTUNE_FULL_SIZE=1 $(RUN) -m pytest --durations=0 -m "slow or not slow" $(FAULTS)
 
 # Searches and final trainings under faults at random: `make soak MINUTES=30 SEED=7`.
 soak: $(VENV)/.installed

@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from skdtune import lock
 from skdtune.errors import ConfigError
+from tests.size import size
 from tests.skdtune.builders import wait_for
 from trainables.storage import Folder
 
@@ -101,7 +102,7 @@ def contenders(_contenders):
 
 
 def test_of_two_processes_that_start_at_once_exactly_one_holds_each_time(contenders, tmp_path):
-    for turn in range(10):
+    for turn in range(size(10, 20)):
         begin = time.time() + 0.05
         for contender in contenders:
             contender.tell(f"{tmp_path / str(turn % 2)} {begin}")

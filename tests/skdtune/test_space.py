@@ -16,6 +16,7 @@ from skdtune import distributions, space, strict_yaml
 from skdtune.errors import ConfigError
 from skdtune.settings import LOWER_IS_BETTER
 from skdtune.space import Parameter, SearchSpace
+from tests.size import size
 from tests.skdtune import builders
 from trainables import sections
 from trainables.methods.drg_dsr import DrgDsr
@@ -377,8 +378,9 @@ def _places(value: Any):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(size(240, 1200))
 @settings(
-    max_examples=150,
+    max_examples=size(150, 2000),
     deadline=None,
     derandomize=True,
     database=None,

@@ -11,7 +11,7 @@ from skdtune.differences import refuse_changes
 from skdtune.plan import Plan, add_references
 from skdtune.records import Study
 from skdtune.request import Request
-from skdtune.space import BASELINE, SearchSpace
+from skdtune.space import BASELINE_METHOD, SearchSpace
 from trainables import calibration, models
 from trainables.calibration import Load
 from trainables.images import LARGEST_SMALL
@@ -95,7 +95,7 @@ def _measure(config: dict, facts: dict, images: int, together: list[int], consol
         console.print("how many trials to give a GPU is not measured for images read from files")
         return
     if teachers.are_used(config):
-        config = {**config, "method": {"name": BASELINE}}
+        config = {**config, "method": {"name": BASELINE_METHOD}}
     console.print("several trials on one GPU, measured for 20 seconds ...")
     with mps.serving(True) as served:
         device = torch.device("cuda")

@@ -11,8 +11,7 @@ from typing import Any
 from skdtune import ranking, records, teachers
 from skdtune.records import Record, Study
 from skdtune.settings import Resources
-from skdtune.space import BASELINE as BASELINE_METHOD
-from skdtune.space import SearchSpace
+from skdtune.space import BASELINE_METHOD, SearchSpace
 from trainables import metrics
 from trainables.watchdog import SILENCE_S
 

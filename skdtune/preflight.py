@@ -12,7 +12,7 @@ import torch
 
 from skdtune import teachers
 from skdtune.errors import ConfigError, first_line
-from skdtune.space import BASELINE, SearchSpace
+from skdtune.space import BASELINE_METHOD, SearchSpace
 from trainables import data, methods, metrics, models
 from trainables.data import Sets
 from trainables.sources import DataError
@@ -113,7 +113,7 @@ def _rehearse(config: dict, sets: Sets) -> tuple[list[str], int]:
     """Three batches of the method on the backbone, with images of this size, so that what does not
     fit together fails here and not in every trial. Returns the terms that the second one alone
     has, and what a checkpoint takes in bytes. Errors: ConfigError."""
-    section = {"name": BASELINE} if teachers.are_used(config) else config["method"]
+    section = {"name": BASELINE_METHOD} if teachers.are_used(config) else config["method"]
     pair = f"{section['name']} on {config['model']['name']}"
     with torch.random.fork_rng(devices=[]):  # the driver leaves the GPUs alone
         try:

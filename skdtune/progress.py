@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.table import Table
 
 from skdtune import nodes, records
-from skdtune.leaderboard import rank
+from skdtune.leaderboard import LABELS, rank
 from skdtune.plan import Plan
 from skdtune.records import Record
 from trainables import metrics
@@ -164,10 +164,10 @@ def _what(record: Record) -> str:
     if record.repeats:
         return f"repeats {record.repeats}, seed {record.seed}"
     if record.role == records.BASELINE:
-        return "baseline"
+        return LABELS[record.role]
     values = ", ".join(f"{path} {_short(value)}" for path, value in record.params.items())
-    label = {records.DEFAULT: "authors' default: ", records.FIRST: "first trial: "}
-    return label.get(record.role, "") + (values or "fixed")
+    label = f"{LABELS[record.role]}: " if record.role in LABELS else ""
+    return label + (values or "fixed")
 
 
 def _short(value: object) -> str:

@@ -28,12 +28,17 @@ _FEWEST = 5  # trials that have ended, before the share of those that failed say
 
 
 class Recorder(tune.Callback):
-    """Keeps the records of a running study.
+    """Keeps the records of a running study. Tune tells the sampler of a trial's end before it tells
+    the recorder:
 
-    How a trial has ended, the first that applies: put back into the plan by the sampler, which Tune
-    tells first (`interrupted`); without an outcome while the search is being stopped
-    (`interrupted`); its process given up (`failed`); else the outcome that it reports, or
-    `stopped`, by the scheduler, when it reports none.
+        what happened                    | sampler                  | status of the record
+        it reports an outcome            | tells it to Optuna       | finished, diverged, failed
+        the scheduler stops it           | tells Optuna: pruned     | stopped
+        its process dies, Tune retries   | is not told              | interrupted, until it starts
+        its process dies, Tune gives up  | Plan.put_back: to run it | interrupted: Plan.holds it
+          the same once too often        | tells Optuna: failed     | failed
+        any end while the search stops   | leaves it as it is       | interrupted
+
     doubt: called when a trial has failed in a way that may be its node's."""
 
     def __init__(

@@ -13,7 +13,7 @@ from skdtune.records import Study
 from skdtune.space import SearchSpace
 from skdtune.strict_yaml import Document
 from skdtune.tracking_uri import absolute, default_uri
-from skdtune.warm_start import WarmStart
+from skdtune.warm_start import EarlierBest
 from trainables import sections
 from trainables.storage import Folder
 
@@ -29,7 +29,7 @@ class Request:
     name: str
     folder: Folder
     old: Study | None
-    warm: WarmStart
+    warm: EarlierBest
     options: dict[str, Any]
 
     @property
@@ -46,7 +46,7 @@ def read(parser: flags.Parser, arguments: list[str]) -> Request:
     refusals.add(parser.program, parser.problems)
     edits, problems = flags.overrides(options["set"])
     refusals.add("--set", problems)
-    old, wanted, warm, place = None, None, WarmStart(), None
+    old, wanted, warm, place = None, None, EarlierBest(), None
     with refusals.taken():
         old = _existing(options) if options["resume"] else None
     with refusals.taken():
@@ -113,7 +113,7 @@ def _space(options: dict[str, Any], edits: list, old: Study | None) -> SearchSpa
     return space.build(Document(document), old.space_name, f"study {old.name}")
 
 
-def _warm(wanted: SearchSpace, tracking_uri: str | None) -> WarmStart:
+def _warm(wanted: SearchSpace, tracking_uri: str | None) -> EarlierBest:
     """From the study on this disk, else from MLflow."""
     study = wanted.search.warm_start.study
     return warm_start.choose(wanted, find(study, None if on_disk(study) else tracking_uri))

@@ -19,7 +19,7 @@ from skdtune.strict_yaml import Document, read
 from trainables import methods, sections
 from trainables.sections import Problem, nearest
 
-BASELINE = "cross_entropy"
+BASELINE_METHOD = "cross_entropy"
 _TOP = ("trial", "search", "resources", "compare", "provenance")
 
 
@@ -82,7 +82,7 @@ class SearchSpace:
         """Plain cross entropy with whatever else the first trial has: what distillation must
         beat."""
         config = self.first_config()
-        config["method"] = {"name": BASELINE}
+        config["method"] = {"name": BASELINE_METHOD}
         return config
 
     def first_config(self) -> dict:

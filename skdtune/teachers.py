@@ -13,7 +13,7 @@ import torch
 from skdtune import records
 from skdtune.errors import ConfigError, first_line
 from skdtune.records import MODELS, Record, Study
-from skdtune.space import BASELINE, SearchSpace
+from skdtune.space import BASELINE_METHOD, SearchSpace
 from skdtune.tracking_uri import knock
 from trainables import data, sections, shipping
 from trainables.checkpoint import CHECKPOINTS, Checkpoints
@@ -77,7 +77,7 @@ def is_lost(study: Study, record: Record) -> bool:
 
 def plain(config: dict) -> dict:
     """What the own teacher of such a trial is trained with: all but the method is the trial's."""
-    return {**config, "method": {"name": BASELINE}}
+    return {**config, "method": {"name": BASELINE_METHOD}}
 
 
 def equipped(config: dict, folder: Folder, own: str = _OWN) -> dict:

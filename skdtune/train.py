@@ -66,19 +66,19 @@ def main(arguments: list[str]) -> int:
         small = preflight.batch_note(batch_size, images)
         if small:
             console.print(small)
-        ending = _train(study, chosen, room, _device(wanted), console)
-    if not ending.run_id:
+        outcome = _train(study, chosen, room, _device(wanted), console)
+    if not outcome.run_id:
         console.print(f"MLflow lacks some of it: python -m skdtune.sync {shlex.quote(folder.uri)}")
-    if ending.lost:
-        console.print(ending.lost)
-    if ending.stopped or ending.lost:
+    if outcome.lost:
+        console.print(outcome.lost)
+    if outcome.stopped or outcome.lost:
         console.print("stopped; the same command goes on from here")
-        return signals.exit_code(ending.stopped) if ending.stopped else NOT_DONE
-    return _conclude(study, ending.run_id, console)
+        return signals.exit_code(outcome.stopped) if outcome.stopped else NOT_DONE
+    return _conclude(study, outcome.run_id, console)
 
 
 @dataclass(frozen=True)
-class Ending:
+class Outcome:
     """stopped: the signal that stopped it. lost: what it was lost for, empty when nothing was.
     run_id: of MLflow, when that has all of it."""
 
@@ -93,7 +93,7 @@ def _train(
     room: spread.Room | None,
     device: torch.device,
     console: Console,
-) -> Ending:
+) -> Outcome:
     """Trains what is left, on Ray's nodes or on this device, and closes all that was opened for it,
     whatever happens."""
     writer, uploader = Writer(study), Uploader(study, study.tracking_uri, console.print)
@@ -121,7 +121,7 @@ def _train(
                 _MLFLOW_PATIENCE_S,
                 give_up=lambda: not was_stopped and signals.received() is not None,
             )
-    return Ending(stopped, lost, uploader.run_id if mirrored else "")
+    return Outcome(stopped, lost, uploader.run_id if mirrored else "")
 
 
 def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:

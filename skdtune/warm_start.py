@@ -16,7 +16,7 @@ _MOST_LINES = 3  # of those that do not fit
 
 
 @dataclass(frozen=True)
-class WarmStart:
+class EarlierBest:
     """study, id: the earlier one, empty where none is asked for. trials: what each of its trials,
     best first, is in the new space. misfits: why others, better than the last of those, are none
     of it. last_seed: the highest with which the earlier one has trained."""
@@ -44,7 +44,7 @@ class WarmStart:
         return [tried, *(f"not tried: {misfit}" for misfit in _shortened(self.misfits))]
 
 
-def choose(space: SearchSpace, study: Study) -> WarmStart:
+def choose(space: SearchSpace, study: Study) -> EarlierBest:
     """The best trials of an earlier search, by its own metric, that fit into a space, as many as it
     asks for, those left out that come to the same values as one before.
 
@@ -74,7 +74,7 @@ def choose(space: SearchSpace, study: Study) -> WarmStart:
     if misfits and not trials:
         raise ConfigError(_PLACE, _shortened(misfits))
     last_seed = max(record.last_seed for record in study.records.values())
-    return WarmStart(study.name, study.id, trials, misfits, last_seed)
+    return EarlierBest(study.name, study.id, trials, misfits, last_seed)
 
 
 def _values(space: SearchSpace, record: Record) -> dict[str, Any]:

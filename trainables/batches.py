@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from trainables.augment import Augment, normalise
 from trainables.data import Sets
-from trainables.loading import Request
+from trainables.loading import BatchRequest
 from trainables.methods import Companion
 
 EVALUATION_BATCH = 1000
@@ -35,7 +35,7 @@ def evaluation(sets: Sets) -> Iterator[tuple[Tensor, Tensor]]:
     if sets.loader is not None:
         size = min(size, sets.batch_size)  # large images: what fits while training fits here
         rows = len(sets.train) + torch.arange(len(held_out))  # they follow the training images
-        parts = sets.loader.load(Request(part) for part in rows.split(size))
+        parts = sets.loader.load(BatchRequest(part) for part in rows.split(size))
     else:
         # as many values as in that many images of 32x32, but never less than fits for training
         size = min(size, max(sets.batch_size, size * 32 * 32 // held_out.pixels[0, 0].numel()))
@@ -56,9 +56,9 @@ def _training_from_files(
     rows = list(order(sets.train.labels, sets.batch_size, companion, draws))
     seeds = [torch.randint(2**62, (len(batch),), generator=draws) for batch in rows]
     if augment.crop_area is None:
-        requests = map(Request, rows)
+        requests = map(BatchRequest, rows)
     else:
-        requests = map(partial(Request, area=augment.crop_area), rows, seeds)
+        requests = map(partial(BatchRequest, area=augment.crop_area), rows, seeds)
     labels = sets.train.labels.to(device)
     for batch, pixels in zip(rows, sets.loader.load(requests), strict=True):
         indices = batch.to(device, non_blocking=True)

@@ -25,7 +25,7 @@ _LOST = ("DataLoader worker", "Pin memory thread")
 
 
 @dataclass(frozen=True)
-class Request:
+class BatchRequest:
     """What to make a batch of. rows: [B], which images. seeds: [B], each draws one image's random
     crop of at least the share `area`; None: the centre of each."""
 
@@ -50,7 +50,7 @@ class Loader:
         self._tasks = _Tasks(decoded)
         self._loader: DataLoader | None = None
 
-    def load(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+    def load(self, requests: Iterable[BatchRequest]) -> Iterator[Tensor]:
         """The images of each batch, in order.  # -> uint8 [B, 3, S, S]
 
         Errors: DataError that names what is damaged in a batch; OSError for a disk that does not
@@ -104,7 +104,7 @@ class _Tasks:
 
     def __init__(self, decoded: Decoded):
         self.decoded = decoded
-        self.requests: Iterable[Request] = ()
+        self.requests: Iterable[BatchRequest] = ()
 
     def __iter__(self) -> Iterator[_Task]:
         for request in self.requests:

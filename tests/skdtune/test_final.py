@@ -21,7 +21,7 @@ from skdtune import train as train_program
 from skdtune.errors import ConfigError
 from skdtune.records import Study
 from skdtune.strict_yaml import dump
-from skdtune.train import Ending
+from skdtune.train import Outcome
 from skdtune.writer import Writer
 from trainables import data, metrics, shipping, watchdog
 from trainables.sources import DataError
@@ -356,7 +356,7 @@ def test_a_training_that_was_begun_meanwhile_is_gone_on_with(tmp_path, monkeypat
             yield
 
     monkeypatch.setattr(train_program.lock, "held", held)
-    monkeypatch.setattr(train_program, "_train", lambda study, *others: Ending(None, study.id, ""))
+    monkeypatch.setattr(train_program, "_train", lambda study, *others: Outcome(None, study.id, ""))
     uri = f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db"
     train_program.main([str(config), "--seeds=1", f"--output={output}", uri])
     assert records.load(Folder(output)).id == "theirs"

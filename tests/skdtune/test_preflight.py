@@ -15,7 +15,7 @@ from rich.console import Console
 from skdtune import dry_run, preflight
 from skdtune.errors import ConfigError
 from skdtune.request import Request
-from skdtune.warm_start import WarmStart
+from skdtune.warm_start import EarlierBest
 from tests.skdtune.builders import CROSS_ENTROPY, NOWHERE, build_space
 from tests.trainables.layouts import cub200, cut
 from tests.trainables.workers import workers_of
@@ -52,7 +52,7 @@ def checked(tmp_path, batch_size: int) -> str:
         "tiny",
         Folder(tmp_path / "study"),
         None,
-        WarmStart(),
+        EarlierBest(),
         {"concurrency": None, "tracking_uri": NOWHERE},
     )
     out = io.StringIO()

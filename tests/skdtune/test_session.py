@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 from skdtune import provenance, records, session, signals, tracking_uri
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan
-from skdtune.warm_start import WarmStart
+from skdtune.warm_start import EarlierBest
 from tests.skdtune.builders import NOWHERE, build_space, mixed_study
 from trainables.storage import Folder
 
@@ -122,7 +122,7 @@ def test_a_signal_before_anything_is_written_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(session, "_search", lambda *arguments: pytest.fail("it began"))
     place = tmp_path / "studies" / "tiny"
     options = {"address": "local", "concurrency": None}
-    more = {"options": options, "old": None, "warm": WarmStart(), "tracking_uri": NOWHERE}
+    more = {"options": options, "old": None, "warm": EarlierBest(), "tracking_uri": NOWHERE}
     asked = SimpleNamespace(**vars(request(place)), **more)
     signals.listen(signals.stop)
     with pytest.raises(signals.Stopped, match="SIGTERM"):

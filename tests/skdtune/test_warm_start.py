@@ -81,7 +81,7 @@ def test_what_is_a_first_trial_already_is_not_tried_twice(tmp_path):
     warm = warm_start.choose(build_space(warm_start=NIGHT), study)
     assert warm.trials == {}
     assert "no setting that is not a first trial here already" in warm.lines[0]
-    assert warm_start.WarmStart().lines == []
+    assert warm_start.EarlierBest().lines == []
 
 
 def test_a_value_that_was_fixed_then_counts_and_one_that_is_fixed_now_is_the_spaces(tmp_path):

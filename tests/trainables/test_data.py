@@ -9,7 +9,7 @@ import torch
 from tests.trainables.layouts import folder, photograph
 from trainables import data, decoded, decoding, sources
 from trainables.images import Files, Images, Source, sample
-from trainables.loading import Request
+from trainables.loading import BatchRequest
 from trainables.sources import DataError
 
 COUNTS = (10, 21, 33, 7)
@@ -219,8 +219,8 @@ def test_statistics_of_files_are_those_of_their_centres(photographs, monkeypatch
     torch.testing.assert_close((few.mean, few.std), expected)
 
 
-def whole(sets: data.Sets) -> list[Request]:
-    return [Request(torch.arange(len(sets.train) + len(sets.held_out)))]
+def whole(sets: data.Sets) -> list[BatchRequest]:
+    return [BatchRequest(torch.arange(len(sets.train) + len(sets.held_out)))]
 
 
 def test_nothing_is_measured_or_split_by_whether_memory_holds_the_images(photographs):

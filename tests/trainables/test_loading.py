@@ -15,7 +15,7 @@ from trainables import listing
 from trainables.decoded import Decoded
 from trainables.decoding import DataError
 from trainables.images import Files
-from trainables.loading import Loader, Request
+from trainables.loading import BatchRequest, Loader
 
 CPU = torch.device("cpu")
 
@@ -32,15 +32,15 @@ def loader(files, workers: int, gib: float = 1.0) -> Loader:
     return Loader(Decoded([files], gib), workers, CPU)
 
 
-def crops(count: int = 4, epoch: int = 0) -> list[Request]:
+def crops(count: int = 4, epoch: int = 0) -> list[BatchRequest]:
     """Three batches; the second has image 7 twice."""
     rows = torch.tensor([[0, 1, 2, 3], [7, 7, 8, 9], [14, 13, 12, 11]])[:, :count]
-    return [Request(r, r + 100 * epoch + torch.arange(count), 0.2) for r in rows]
+    return [BatchRequest(r, r + 100 * epoch + torch.arange(count), 0.2) for r in rows]
 
 
 @pytest.mark.slow
 def test_batches_do_not_depend_on_workers_or_memory(files):
-    centres = [Request(rows) for rows in torch.arange(15).split(4)]
+    centres = [BatchRequest(rows) for rows in torch.arange(15).split(4)]
     made = []
     for workers, gib in ((0, 0.0), (0, 1.0), (2, 0.0), (2, 1.0)):
         one = loader(files, workers, gib)
@@ -136,12 +136,12 @@ from pathlib import Path
 import torch
 from trainables import listing
 from trainables.decoded import Decoded
-from trainables.loading import Loader, Request
+from trainables.loading import Loader, BatchRequest
 
 assert __name__ == "__main__"  # no worker runs the program again
 files = listing.read(Path(sys.argv[1])).files(72)
 loader = Loader(Decoded([files], 1.0), 2, torch.device("cpu"))
-batches = loader.load([Request(torch.arange(4))] * 100)
+batches = loader.load([BatchRequest(torch.arange(4))] * 100)
 next(batches)
 assert __file__ == sys.argv[0]
 print("ready", flush=True)

@@ -65,7 +65,7 @@ def _joined(pages: dict[str, str | None], minutes: float) -> str:
         f"Written by `make bench` on {time.strftime('%Y-%m-%d')} in {minutes:.0f} minutes: "
         "machine, versions and commands stand above each table. What was tried against the misses, "
         "and the profiles: docs/decisions.md. Longer runs of the same commands: docs/step.md, "
-        "docs/around.md, docs/searching.md, docs/methods.md.",
+        "docs/searching.md, docs/methods.md.",
         "",
         "Missed here:",
         "",

@@ -1,7 +1,6 @@
-"""The MLflow mirror against a real database: equal to the records, repeatable, and whole again
-after anything that was lost on the way."""
+"""The MLflow mirror against a real database: equal to the records, and the same however often it
+is pushed."""
 
-import copy
 import csv
 import io
 import json
@@ -9,16 +8,12 @@ import time
 
 import pytest
 import yaml
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from skdtune import formats, leaderboard, records
 from skdtune.export import text as best_yaml
 from skdtune.plan import Plan
 from skdtune.records import Study
 from skdtune.strict_yaml import dump
-from skdtune.tracked import exists, read_study
-from skdtune.tracking import Mirror
 from tests.skdtune.builders import (
     assert_mirrored,
     build_space,
@@ -29,25 +24,10 @@ from tests.skdtune.builders import (
     new_study,
     report,
     server_content,
-    server_runs,
 )
+from tests.skdtune.mirrors import parent_and_children, push, read_study_of
 from trainables import metrics
 from trainables.storage import Folder
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory) -> str:
-    """One database for the module: making it takes seconds; a study has its own id in it."""
-    place = tmp_path_factory.mktemp("mlflow é")
-    found = f"sqlite:///{place}/mlflow.db"
-    MlflowClient(tracking_uri=found).create_experiment("skdtune", (place / "artifacts").as_uri())
-    return found
-
-
-def push(study: Study, uri: str, live: bool = False) -> Mirror:
-    mirror = Mirror(study, uri)
-    mirror.push(live=live)
-    return mirror
 
 
 def artifact(uri: str, run_id: str, path: str) -> str:
@@ -56,21 +36,6 @@ def artifact(uri: str, run_id: str, path: str) -> str:
     place = download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=uri)
     with open(place, encoding="utf-8") as stream:
         return stream.read()
-
-
-def parent_and_children(uri: str, study: Study) -> tuple[dict, dict[str, dict]]:
-    content = server_content(uri, study).values()
-    (parent,) = [run for run in content if "skdtune.trial" not in run["tags"]]
-    children = {run["tags"]["skdtune.trial"]: run for run in content if run is not parent}
-    assert len(children) == len(content) - 1
-    return parent, children
-
-
-def without_times(board: leaderboard.Board) -> dict:
-    content = json.loads(formats.as_json(board))
-    for trial in content["trials"]:
-        trial["metrics"].pop("timestamp_s", None)
-    return content
 
 
 def test_the_server_has_a_parent_and_a_child_for_each_trial_that_ran(tmp_path, uri):
@@ -288,224 +253,6 @@ def test_an_error_text_of_bytes_that_are_no_text_is_no_obstacle(tmp_path, uri):
     assert children["0000"]["tags"]["skdtune.error"] == "OSError: /data/?.png é"
 
 
-# What a lost answer leaves behind
-
-
-def copy_run(client: MlflowClient, run, **tags: str):
-    found = {**run.data.tags, **tags}
-    found = {name: value for name, value in found.items() if not name.endswith("mirrored")}
-    return client.create_run(run.info.experiment_id, run.info.start_time, found, run.info.run_name)
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_runs_that_were_made_twice_are_reduced_to_one(tmp_path, uri, times):
-    study = mixed_study(tmp_path)
-    push(study, uri)
-    client = MlflowClient(tracking_uri=uri)
-    for run in server_runs(uri, study):
-        for _ in range(times):
-            copy_run(client, run)
-    assert len(server_runs(uri, study)) == (1 + times) * 7
-    push(study, uri)
-    assert len(server_runs(uri, study)) == 7
-    assert_mirrored(uri, study)
-    before = server_content(uri, study)
-    push(study, uri)
-    assert server_content(uri, study) == before
-
-
-def test_children_of_a_parent_that_was_made_twice_hang_below_the_one_that_stays(tmp_path, uri):
-    study = mixed_study(tmp_path)
-    client = MlflowClient(tracking_uri=uri)
-    push(study, uri)
-    runs = server_runs(uri, study)
-    for _ in range(4):  # whichever is kept, some child hangs below another
-        twin = copy_run(client, next(run for run in runs if "skdtune.trial" not in run.data.tags))
-        child = next(run for run in runs if run.data.tags.get("skdtune.trial") == "0002")
-        client.set_tag(child.info.run_id, "mlflow.parentRunId", twin.info.run_id)
-    push(study, uri)
-    assert_mirrored(uri, study)
-
-
-class TwiceClient(MlflowClient):
-    """A client whose every run is made twice, as a retry after a lost answer makes it."""
-
-    def create_run(self, *arguments, **named):
-        super().create_run(*arguments, **named)
-        return super().create_run(*arguments, **named)
-
-
-def test_runs_that_a_retry_made_twice_are_gone_when_the_study_ends(tmp_path, uri):
-    study = mixed_study(tmp_path)
-    mirror = Mirror(study, uri)
-    mirror.client = TwiceClient(tracking_uri=uri)
-    mirror.push(live=True)
-    assert len(server_runs(uri, study)) == 14
-    used = {mirror.parent, *(child.run_id for child in mirror.children.values())}
-    mirror.push(live=False)
-    assert_mirrored(uri, study)
-    assert set(server_content(uri, study)) == used, "those that were written to stay"
-
-
-class CutOff(Exception):
-    """The process ends here."""
-
-
-WRITES = (
-    "create_run",
-    "log_dict",
-    "log_text",
-    "log_batch",
-    "set_tag",
-    "update_run",
-    "set_terminated",
-    "log_artifacts",
-)
-
-
-class DyingClient(MlflowClient):
-    """A client that dies after so many writes."""
-
-    left = 0
-
-    def __getattribute__(self, name: str):
-        found = super().__getattribute__(name)
-        if name not in WRITES:
-            return found
-
-        def write(*arguments, **named):
-            if self.left <= 0:
-                raise CutOff
-            self.left -= 1
-            return found(*arguments, **named)
-
-        return write
-
-
-@pytest.mark.parametrize("writes", [0, 1, 3, 4, 5, 6, 8, 20, 23])
-def test_a_push_that_was_cut_off_anywhere_is_completed_by_the_next(tmp_path, uri, writes):
-    study = mixed_study(tmp_path)
-    mirror = Mirror(study, uri)
-    mirror.client = DyingClient(tracking_uri=uri)
-    mirror.client.left = writes
-    with pytest.raises(CutOff):
-        mirror.push(live=False)
-    push(study, uri)
-    assert_mirrored(uri, study)
-    board = without_times(leaderboard.rank(read_study_of(study, uri)))
-    assert board == without_times(leaderboard.rank(study))
-
-
-def test_a_trial_that_has_ended_takes_three_writes_beside_its_file(tmp_path, uri):
-    study = mixed_study(tmp_path)
-    mirror = Mirror(study, uri)
-    mirror.client = DyingClient(tracking_uri=uri)
-    mirror.client.left = before = 1000
-    mirror.push(live=True)
-    trials = sum(record.attempts > 0 for record in study.records.values())
-    assert before - mirror.client.left == 4 + 3 * trials  # the study itself takes four
-    mirror.push(live=True)
-    assert before - mirror.client.left == 4 + 3 * trials, "nothing was new"
-
-
-@pytest.mark.parametrize("writes", [0, 1, 2, 4])
-def test_a_push_that_failed_at_its_beginning_is_made_good_while_the_study_runs(
-    tmp_path, uri, writes
-):
-    study = new_study(tmp_path)
-    end(study.records["0000"], records.RUNNING, curve(0)[:2])
-    mirror = Mirror(study, uri)
-    mirror.client = DyingClient(tracking_uri=uri)
-    mirror.client.left = writes
-    with pytest.raises(CutOff):
-        mirror.push(live=True)
-    mirror.client.left = 10**9
-    mirror.push(live=True)
-    parent, children = parent_and_children(uri, study)
-    assert sorted(parent["artifacts"]) == ["space.yaml", "study.json"]
-    assert children["0000"]["metrics"] == expected_history(study.records["0000"])
-
-
-# Reading a study back
-
-
-def read_study_of(study: Study, uri: str) -> Study:
-    """The study by its name, which other tests of this module use too: it is the newest."""
-    found = read_study(study.name, uri)
-    assert found is not None
-    assert found.id == study.id
-    return found
-
-
-@pytest.mark.parametrize("name", ["実験 é 🙂", 'it\'s "both"', "100 % a_b"])
-def test_the_leaderboard_from_the_server_is_that_of_the_disk(tmp_path, uri, name):
-    study = mixed_study(tmp_path, name)
-    push(study, uri)
-    found = read_study_of(study, uri)
-    assert found.folder is None
-    for part in ("name", "kind", "space", "space_name", "id", "created", "versions", "commit"):
-        assert getattr(found, part) == getattr(study, part)
-    assert found.data == study.data
-    board, expected = leaderboard.rank(found), leaderboard.rank(study)
-    assert formats.as_csv(board) == formats.as_csv(expected)
-    assert without_times(board) == without_times(expected)
-    assert formats.summary(board) == formats.summary(expected)
-    for key, record in study.records.items():
-        assert found.records[key].params == record.params
-        assert found.records[key].config == record.config
-        assert found.records[key].error == record.error
-
-
-def test_the_same_best_config_is_exported_from_server_and_disk(tmp_path, uri):
-    study = mixed_study(tmp_path)
-    study.tracking_uri = uri
-    push(study, uri)
-    assert best_yaml(read_study_of(study, uri)) == best_yaml(study)
-
-
-def test_names_are_not_patterns(tmp_path, uri):
-    study = mixed_study(tmp_path, "pattern 1x")
-    push(study, uri)
-    for name in (
-        "pattern 1_",
-        "pattern%",
-        "PATTERN 1X",
-        "pattern 1",
-        "%",
-        "_",
-        "",
-        "'",
-        '"',
-        "a' OR",
-    ):
-        assert read_study(name, uri) is None
-    assert read_study("pattern 1x", uri).id == study.id
-
-
-def test_the_newest_study_of_a_name_is_read(tmp_path, uri):
-    old, new = mixed_study(tmp_path / "a", "twice"), mixed_study(tmp_path / "b", "twice")
-    old.created, new.created = 1000.0, 2000.0
-    push(new, uri)
-    push(old, uri)
-    assert read_study("twice", uri).id == new.id
-
-
-def test_a_study_that_runs_can_be_read(tmp_path, uri):
-    study = new_study(tmp_path, name="live one")
-    end(study.records["0000"], records.RUNNING, curve(0)[:2])
-    push(study, uri, live=True)
-    found = read_study("live one", uri)
-    assert found.records["0000"].status == records.RUNNING
-    assert found.records["0000"].epoch == 2
-
-
-def test_what_is_not_there_is_not_made_by_looking(tmp_path, uri):
-    assert not exists(f"sqlite:///{tmp_path}/none.db")
-    assert not (tmp_path / "none.db").exists()
-    assert exists(uri)
-    assert read_study("no such study", uri) is None
-
-
 def test_the_ranking_is_told_each_minute_of_a_running_study_and_at_its_end(
     tmp_path, uri, monkeypatch
 ):
@@ -573,75 +320,3 @@ def test_a_plan_that_was_resumed_keeps_its_children(tmp_path, uri):
     push(loaded, uri)
     assert_mirrored(uri, loaded)
     assert before < set(server_content(uri, loaded))
-
-
-def test_a_training_of_the_same_name_does_not_hide_the_search(tmp_path, uri):
-    study = mixed_study(tmp_path / "search", name="namesakes")
-    push(study, uri)
-    training = mixed_study(tmp_path / "training", name="namesakes")
-    training.kind, training.created = "training", study.created + 1000
-    push(training, uri)
-    assert read_study("namesakes", uri).id == study.id
-
-
-def test_a_key_that_was_given_anew_has_nothing_of_the_trial_before(tmp_path, uri):
-    """A record that never reached the disk was mirrored all the same."""
-    study = mixed_study(tmp_path)
-    lost = copy.deepcopy(study)
-    lost.records["0002"].config["method"]["alpha"] = 0.0123
-    push(lost, uri)
-    push(study, uri)
-    assert_mirrored(uri, study)
-    read = read_study(study.name, uri)
-    assert read.records["0002"].config == study.records["0002"].config
-
-
-def test_a_key_that_is_given_anew_while_the_study_runs_gets_a_run_of_its_own(tmp_path, uri):
-    """A driver that was killed had mirrored a trial whose record never reached the disk."""
-    study = mixed_study(tmp_path)
-    lost = copy.deepcopy(study)
-    lost.records["0002"].config["method"]["alpha"] = 0.0123
-    lost.records["0009"] = lost.records["0003"]
-    lost.records["0009"].key = "0009"
-    push(lost, uri, live=True)
-    record = study.records.pop("0002")
-    mirror = Mirror(study, uri)
-    mirror.push(live=True)
-    study.records["0002"] = record
-    study.records = dict(sorted(study.records.items()))
-    mirror.push(live=True)
-    mirror.push(live=False)
-    runs = {run.data.tags.get("skdtune.trial"): run for run in server_runs(uri, study)}
-    assert "RUNNING" not in {run.info.status for run in runs.values()}
-    assert runs.pop("0009").info.status == "KILLED", "of which nothing is on disk"
-    assert runs.keys() == {None, *study.records}
-    assert runs["0002"].data.params["method/alpha"] == str(record.params["method/alpha"])
-    history = MlflowClient(uri).get_metric_history(runs["0002"].info.run_id, "val/loss")
-    assert len(history) == record.epoch
-
-
-def test_a_trial_that_the_server_refuses_keeps_no_other_from_it(tmp_path, uri):
-    study = mixed_study(tmp_path)
-    for epoch in study.records["0001"].epochs:
-        epoch["loss/kl(a)"] = 1.0
-    with pytest.raises(MlflowException, match="kl"):
-        push(study, uri)
-    runs = {run.data.tags.get("skdtune.trial"): run for run in server_runs(uri, study)}
-    assert runs.keys() == {None, *study.records}
-    assert "RUNNING" not in {run.info.status for key, run in runs.items() if key != "0001"}
-
-
-def test_an_epoch_that_is_trained_again_is_there_once(tmp_path, uri):
-    """The disk could not be written, so a resume begins behind what the server has."""
-    study = mixed_study(tmp_path)
-    record = study.records["0002"]
-    record.epochs = curve(2)[:3]
-    record.status, record.ended = records.RUNNING, None
-    push(study, uri, live=True)
-    record.epochs, record.attempts = curve(2)[:2], record.attempts + 1
-    push(study, uri, live=True)
-    record.epochs = [{**line, metrics.TIMESTAMP: line[metrics.TIMESTAMP] + 9} for line in curve(2)]
-    push(study, uri, live=True)
-    (run,) = (r for r in server_runs(uri, study) if r.data.tags.get("skdtune.trial") == "0002")
-    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val/loss")
-    assert sorted(metric.step for metric in history) == list(range(1, len(curve(2)) + 1))

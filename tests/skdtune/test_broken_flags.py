@@ -8,9 +8,7 @@ import pytest
 
 from skdtune import errors, search, train
 from tests import programs
-from tests.skdtune.breakable import FIXED, SPACE, STAGE, Refuse
-from tests.skdtune.breakable import content as _content
-from tests.skdtune.breakable import edited as _edited
+from tests.skdtune.breakable import FIXED, SPACE, STAGE, Refuse, content, edited
 
 SPACES = sorted(path.stem for path in (Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -142,7 +140,7 @@ def test_a_mistake_in_a_flag_is_named(case: str, refuse: Refuse) -> None:
 
 
 def test_wrong_flags_and_a_broken_file_are_named_together(refuse: Refuse, tmp_path: Path) -> None:
-    broken = _edited(("lr: 0.05", "lr: fast"), (STAGE, "{type: int, low: 3, high: 1}"))
+    broken = edited(("lr: 0.05", "lr: fast"), (STAGE, "{type: int, low: 3, high: 1}"))
     (tmp_path / "mine.yaml").write_text(broken)
 
     flags = ["--trials", "0", "--epoch=3", "--name=a/b", "--set=nothing", "--storage=bogus://x"]
@@ -229,9 +227,9 @@ def test_a_mistake_in_a_training_is_named(case: str, refuse: Refuse, tmp_path: P
 
 @pytest.mark.slow
 def test_the_same_as_processes_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(_edited(("lr: 0.05", "lr: fast"), ("trials: 4", "trials:")))
+    (tmp_path / "mine.yaml").write_text(edited(("lr: 0.05", "lr: fast"), ("trials: 4", "trials:")))
     (tmp_path / "tagged.yaml").write_text("!!python/object/apply:os.mkdir [studies]")
-    before = _content(tmp_path)
+    before = content(tmp_path)
     commands = {
         ("search", "mine.yaml", "--trails=3"): ["--trails=3: no such flag", "'fast' is not a numb"],
         ("train", "tagged.yaml", "--seeds=0"): ["tags are not allowed", "--seeds: '0' is not"],
@@ -254,4 +252,4 @@ def test_the_same_as_processes_of_their_own(tmp_path: Path) -> None:
         assert (process.returncode, out) == (errors.USAGE, ""), (command, said)
         assert "Traceback" not in said
         assert [text for text in commands[command] if text not in said] == [], said
-    assert _content(tmp_path) == before
+    assert content(tmp_path) == before

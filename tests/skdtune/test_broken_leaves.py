@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from skdtune import search
-from tests.skdtune.breakable import ALPHA, STAGE, Refuse
-from tests.skdtune.breakable import edited as _edited
+from tests.skdtune.breakable import ALPHA, STAGE, Refuse, edited
 
 WHEN = "when: {method/variant: [drg, drg_dsr]}"
 CHOICES = "choices: [drg, dsr, drg_dsr]"
@@ -208,7 +207,7 @@ EDITED = {
 @pytest.mark.parametrize("case", EDITED)
 def test_a_mistake_in_a_file_is_named(case: str, refuse: Refuse, tmp_path: Path) -> None:
     edits, expected = EDITED[case]
-    (tmp_path / "mine.yaml").write_text(_edited(*edits))
+    (tmp_path / "mine.yaml").write_text(edited(*edits))
 
     said = refuse(search.main, "mine.yaml")
 

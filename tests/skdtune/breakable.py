@@ -52,3 +52,10 @@ def edited(*edits: tuple[str, str]) -> str:
         assert text.count(old) == 1, f"{old!r} must be in the space once"
         text = text.replace(old, new)
     return text
+
+
+def assert_said(said: str, expected: list[str]) -> None:
+    """What is said of the space in `mine.yaml` begins with its name and holds all that is
+    expected."""
+    assert said.startswith("mine.yaml: ")
+    assert [text for text in expected if text not in said] == [], said

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skdtune import search
-from tests.skdtune.breakable import ALPHA, STAGE, Refuse, edited
+from tests.skdtune.breakable import ALPHA, STAGE, Refuse, assert_said, edited
 
 WHEN = "when: {method/variant: [drg, drg_dsr]}"
 CHOICES = "choices: [drg, dsr, drg_dsr]"
@@ -208,8 +208,4 @@ EDITED = {
 def test_a_mistake_in_a_file_is_named(case: str, refuse: Refuse, tmp_path: Path) -> None:
     edits, expected = EDITED[case]
     (tmp_path / "mine.yaml").write_text(edited(*edits))
-
-    said = refuse(search.main, "mine.yaml")
-
-    assert said.startswith("mine.yaml: ")
-    assert [text for text in expected if text not in said] == [], said
+    assert_said(refuse(search.main, "mine.yaml"), expected)

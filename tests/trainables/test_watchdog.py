@@ -35,7 +35,7 @@ ClassifierTrial(run).train()
 """
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_process_that_stands_still_ends_and_where_is_kept_with_the_study(start, tmp_path, batch):
     began, log = time.monotonic(), tmp_path / "worker.err"  # as Ray has one of each process
     with log.open("wb") as errors:

@@ -39,7 +39,7 @@ class Attempts:
         here = {"session": self.session, "epoch": epoch}
         seen = self._read()
         is_silent = seen.get("session") == self.session and "error" not in seen
-        silent = self._end_of_silent(seen) if is_silent else ""
+        silent, where = self._end_of_silent(seen) if is_silent else ("", "")
         before = seen.get("starts") if here.items() <= seen.items() else None
         starts = [node for node in before if not is_gone(node)] if isinstance(before, list) else []
         most = MOST_RETRIES_WITHOUT_MEMORY if seen.get("lacks_memory") else MOST_RETRIES
@@ -49,7 +49,7 @@ class Attempts:
         place = {"host": socket.gethostname(), "log": _log()}
         self.noted = {**here, "starts": [*starts, self.node], **place}
         self._write()
-        return silent
+        return silent + where
 
     def failed(self, error: str, lacks_memory: bool = False) -> None:
         """Notes why this one failed, unless it never began."""
@@ -58,18 +58,18 @@ class Attempts:
         self.noted |= {"error": error, "lacks_memory": lacks_memory}
         self._write()
 
-    def _end_of_silent(self, seen: dict) -> str:
-        """What is known of a process that was gone at once. Where it stood, if it was ended for
-        that and its log is on this machine, is saved in the study's folder."""
+    def _end_of_silent(self, seen: dict) -> tuple[str, str]:
+        """What is known of a process that was gone at once, and where more is. Where it stood, if
+        it was ended for that and its log is on this machine, is saved in the study's folder."""
         host, log = seen.get("host"), seen.get("log")
         dump = last_dump(Path(log)) if log and host == socket.gethostname() else ""
         if dump:
             place = f"{_STOOD_STILL}/{self.key}.txt"
             with contextlib.suppress(OSError):
                 self.study.write(place, dump.encode())
-            return f"its process stood still and was ended; {place} says where"
+            return "its process stood still and was ended", f"; {place} says where"
         where = f"; its log is {log} on {host}" if log else ""
-        return f"its process died, or stood still and was ended{where}"
+        return "its process died, or stood still and was ended", where
 
     def _read(self) -> dict:
         try:

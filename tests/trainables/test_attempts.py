@@ -3,6 +3,7 @@ up."""
 
 import errno
 import json
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 
 from tests.trainables.tiny import config
 from tests.trainables.trials import given, reader, steps
-from trainables import checkpoint, classifier
-from trainables.attempts import MOST_RETRIES
+from trainables import attempts, checkpoint, classifier
+from trainables.attempts import MOST_RETRIES, Attempts, KeepsFailing
 from trainables.checkpoint import CHECKPOINTS
 from trainables.classifier import DIVERGED, FAILED, FINISHED, OUTCOME, STORAGE_FULL, UnfitNode
 from trainables.sources import DataError
@@ -188,7 +189,7 @@ def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(
 ):
     trial = reader(monkeypatch, kind("CUDA error: gone"))
 
-    def attempts(session: str) -> tuple[int, dict]:
+    def tried(session: str) -> tuple[int, dict]:
         for tries in range(20):
             try:
                 return tries, start(given(tmp_path, trial, session=session)).train()
@@ -196,12 +197,12 @@ def test_a_trial_that_fails_again_and_again_in_one_epoch_is_given_up(
                 continue
         raise AssertionError("never given up")
 
-    tries, result = attempts("one")
+    tries, result = tried("one")
     assert result[OUTCOME] == FAILED
     assert result["error"].startswith(f"KeepsFailing: {kind.__name__}: ")
     assert result["error"].endswith(f"gone ({tries} times in epoch 1)")
     assert result["done"]
-    assert attempts("two")[0] == tries  # a resumed study gives it as many attempts again
+    assert tried("two")[0] == tries  # a resumed study gives it as many attempts again
 
 
 def test_attempts_that_get_further_are_not_counted(start, trained, tmp_path):
@@ -210,3 +211,15 @@ def test_attempts_that_get_further_are_not_counted(start, trained, tmp_path):
         start(given(tmp_path, trial, after=len(trained))).train()
     assert steps(start(given(tmp_path, trial, after=7)))[-1][OUTCOME] == FINISHED
     assert trained == list(range(1, 9))
+
+
+def test_where_the_log_of_a_process_that_died_lies_is_no_part_of_its_error(tmp_path, monkeypatch):
+    """Three first trials that die alike stop a search, and no two have one log."""
+    study = Folder(tmp_path)
+    monkeypatch.setattr(attempts, "_log", lambda: "/tmp/ray/logs/worker-5eed.err")
+    told = [Attempts(study, "k1", "s1", None).begin(0, lambda node: False) for _ in range(4)]
+    died = "its process died, or stood still and was ended"
+    where = f"; its log is /tmp/ray/logs/worker-5eed.err on {socket.gethostname()}"
+    assert told == ["", *[died + where] * 3]
+    with pytest.raises(KeepsFailing, match=rf"^{died} \(4 times in epoch 1\)$"):
+        Attempts(study, "k1", "s1", None).begin(0, lambda node: False)

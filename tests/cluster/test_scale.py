@@ -19,11 +19,13 @@ from skdtune.settings import Resources
 from skdtune.writer import Writer
 from tests.cluster.resting import Resting
 from tests.programs import at_once
+from tests.size import size
 from tests.skdtune.builders import build_space, new_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TRIALS = {3: 6, 10: 20}  # by the number of nodes
+FEW, MANY = size(2, 3), size(6, 10)
+TRIALS = {FEW: 2 * FEW, MANY: 2 * MANY}  # by the number of nodes
 ASKED = Resources(cpu=1, gpu=1)
 
 
@@ -53,7 +55,7 @@ def searched(folder: Path, count: int) -> list[Record]:
         cluster.shutdown()
 
 
-def test_ten_nodes_are_all_used_and_a_trial_takes_as_long_as_on_three(tmp_path):
+def test_many_nodes_are_all_used_and_a_trial_takes_as_long_as_on_few(tmp_path):
     seconds = {}
     for count, trials in TRIALS.items():
         found = searched(tmp_path / str(count), count)
@@ -63,4 +65,4 @@ def test_ten_nodes_are_all_used_and_a_trial_takes_as_long_as_on_three(tmp_path):
         assert len({record.host for record in found}) == count
         assert at_once(found) == count
         seconds[count] = statistics.median(record.ended - record.started for record in found)
-    assert seconds[10] <= 1.3 * seconds[3]
+    assert seconds[MANY] <= 1.3 * seconds[FEW]

@@ -162,9 +162,10 @@ class GpuLost(Exception):
 
 
 def train(study: Study, wanted: list[Record], desk: Desk, device: torch.device) -> None:
-    """Trains what has not ended in this process, one after the other, each from its last
-    checkpoint, and saves the models of the seeds. One that fails leaves the others alone, but for a
-    teacher those whom it was to teach; one that fails with the GPU leaves them for another process.
+    """Trains what has not ended in this process and on this device, one after the other, each from
+    its last checkpoint, and saves the models of the seeds. A process that hangs ends itself. One
+    run that fails leaves the others alone, but for a teacher those whom it was to teach; one that
+    fails with the GPU leaves them for another process.
 
     Errors: KeyboardInterrupt when the program is stopped, GpuLost, each with the study
     resumable."""

@@ -5,19 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from skdtune import lock, sync
 from skdtune.errors import NOT_DONE, ConfigError
 from tests.skdtune.builders import assert_mirrored, free_port, mixed_study, server_content
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> str:
-    place = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{place}/mlflow.db"
-    MlflowClient(tracking_uri=uri).create_experiment("skdtune", (place / "artifacts").as_uri())
-    return uri
 
 
 @pytest.fixture(autouse=True)
@@ -27,28 +18,28 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("named", ["name", "path", "newest"])
-def test_a_study_is_synced_by_name_by_path_or_as_the_newest(tmp_path, database, named, capsys):
+def test_a_study_is_synced_by_name_by_path_or_as_the_newest(tmp_path, uri, named, capsys):
     folder = tmp_path / "studies" / "実験 é"
     study = mixed_study(folder, "実験 é", unfinished=True)
     words = {"name": ["実験 é"], "path": [str(folder)], "newest": []}[named]
-    assert sync.main([*words, "--tracking-uri", database]) == 0
-    assert_mirrored(database, study)
-    assert capsys.readouterr().out == f"{database} has study 実験 é: 8 trials\n"
-    before = server_content(database, study)
-    assert sync.main([*words, "--tracking-uri", database]) == 0
-    assert server_content(database, study) == before
+    assert sync.main([*words, "--tracking-uri", uri]) == 0
+    assert_mirrored(uri, study)
+    assert capsys.readouterr().out == f"{uri} has study 実験 é: 8 trials\n"
+    before = server_content(uri, study)
+    assert sync.main([*words, "--tracking-uri", uri]) == 0
+    assert server_content(uri, study) == before
 
 
 @pytest.mark.parametrize("how", ["study", "environment"])
-def test_it_goes_where_the_study_was_mirrored_to(tmp_path, database, how, monkeypatch):
+def test_it_goes_where_the_study_was_mirrored_to(tmp_path, uri, how, monkeypatch):
     study = mixed_study(tmp_path / "study")
     if how == "study":
-        study.tracking_uri = database
+        study.tracking_uri = uri
         study.save()
     else:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert sync.main([str(tmp_path / "study")]) == 0
-    assert_mirrored(database, study)
+    assert_mirrored(uri, study)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}", "sqlite:////proc/none/mlflow.db"])
@@ -60,14 +51,14 @@ def test_a_server_that_cannot_be_written_is_one_line_and_a_code(tmp_path, uri, c
     assert line.startswith(f"MLflow at {uri} cannot be written: ")
 
 
-def test_a_study_that_runs_is_left_alone(tmp_path, database):
+def test_a_study_that_runs_is_left_alone(tmp_path, uri):
     study = mixed_study(tmp_path / "study")
     with (
         lock.held(study.folder, study.name),
         pytest.raises(ConfigError, match="it is being run by"),
     ):
-        sync.main([str(tmp_path / "study"), "--tracking-uri", database])
-    assert server_content(database, study) == {}
+        sync.main([str(tmp_path / "study"), "--tracking-uri", uri])
+    assert server_content(uri, study) == {}
 
 
 @pytest.mark.parametrize("words", [["nowhere"], []])
@@ -76,12 +67,12 @@ def test_no_such_study(words):
         sync.main(words)
 
 
-def test_a_damaged_record_is_named_and_nothing_is_written(tmp_path, database):
+def test_a_damaged_record_is_named_and_nothing_is_written(tmp_path, uri):
     study = mixed_study(tmp_path / "study")
     study.folder.write("trials/0002.json", b'{"key"')
     with pytest.raises(ConfigError, match=r"0002\.json"):
-        sync.main([str(tmp_path / "study"), "--tracking-uri", database])
-    assert server_content(database, study) == {}
+        sync.main([str(tmp_path / "study"), "--tracking-uri", uri])
+    assert server_content(uri, study) == {}
 
 
 @pytest.mark.slow

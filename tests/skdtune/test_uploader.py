@@ -31,14 +31,6 @@ from tests.skdtune.proxy import DELAY, DROP, ERROR, PASS, Proxy, Server
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory) -> str:
-    place = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{place}/mlflow.db"
-    MlflowClient(tracking_uri=uri).create_experiment("skdtune", (place / "artifacts").as_uri())
-    return uri
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     found = Server(tmp_path_factory.mktemp("server"))
     found.start()
@@ -82,17 +74,17 @@ def ended(found: Uploader) -> None:
 
 
 @pytest.mark.usefixtures("_quick")
-def test_a_running_study_is_followed_and_its_end_is_complete(tmp_path, database):
+def test_a_running_study_is_followed_and_its_end_is_complete(tmp_path, uri):
     study, whole = running(tmp_path)
     warnings = []
-    following = Uploader(study, database, warnings.append)
+    following = Uploader(study, uri, warnings.append)
     play(study, whole, 0.02)
-    wait_for(lambda: len(server_runs(database, study)) == 7, 60, "the server follows")
+    wait_for(lambda: len(server_runs(uri, study)) == 7, 60, "the server follows")
     assert following.close(20)
     assert following.complete
     assert warnings == []
     assert study.records == whole.records
-    assert_mirrored(database, study)
+    assert_mirrored(uri, study)
 
 
 @pytest.mark.usefixtures("_quick")
@@ -128,20 +120,20 @@ def test_a_server_that_never_answers_holds_nothing_up(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_quick")
-def test_a_push_that_fails_is_tried_again_and_both_are_told(tmp_path, database):
+def test_a_push_that_fails_is_tried_again_and_both_are_told(tmp_path, uri):
     study, warnings = new_study(tmp_path), []
     record = study.records["0000"]
     end(record, records.FINISHED, curve(0))
     end(study.records["0001"], records.FINISHED, curve(1))
     name = record.config.pop("method")  # so that the push stumbles over it
-    following = Uploader(study, database, warnings.append)
+    following = Uploader(study, uri, warnings.append)
     wait_for(lambda: len(warnings) == 1, 60, "it fails")
     record.config["method"] = name
     wait_for(lambda: len(warnings) == 2, 60, "it works again")
     assert "cannot be written" in warnings[0]
     assert "can be written again" in warnings[1]
     assert following.close(20)
-    assert_mirrored(database, study)
+    assert_mirrored(uri, study)
 
 
 @pytest.mark.usefixtures("_quick")
@@ -152,8 +144,8 @@ def test_at_the_end_it_gives_up_after_a_few_attempts(tmp_path):
     assert not following._thread.is_alive()
 
 
-def test_it_is_a_daemon_that_keeps_no_process_alive(tmp_path, database):
-    following = Uploader(mixed_study(tmp_path), database, print)
+def test_it_is_a_daemon_that_keeps_no_process_alive(tmp_path, uri):
+    following = Uploader(mixed_study(tmp_path), uri, print)
     assert following._thread.daemon
     assert following.close(20)
     assert not [thread for thread in threading.enumerate() if thread.name == "uploader"]

@@ -1,16 +1,11 @@
-"""What a final training is measured against: the `compare` section of a config, written by the
-export, read by the training, and the difference that it comes to."""
-
-import re
-from typing import Any
+"""What a final training is measured against: what the export writes into the `compare` section of a
+config, and the difference that it comes to."""
 
 from skdtune import records
 from skdtune.errors import ConfigError
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import Record, Study
 from skdtune.settings import LOWER_IS_BETTER
-from trainables import sections
-from trainables.sections import Problem
 
 _LABELS = {
     records.BASELINE: "baseline",
@@ -18,7 +13,6 @@ _LABELS = {
     records.FIRST: "first_trial",
 }
 _ALIKE = "baseline_alike"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def against(study: Study, winner: Record) -> dict[str, dict]:
@@ -39,33 +33,6 @@ def against(study: Study, winner: Record) -> dict[str, dict]:
     if set(found.get(_LABELS[records.BASELINE], {})) > {"method"}:
         found[_ALIKE] = {"method": found[_LABELS[records.BASELINE]]["method"]}
     return found
-
-
-def read(data: Any, fixed: dict) -> tuple[dict[str, dict], list[Problem]]:
-    """The configs to compare with by name, each the trial's own with some sections replaced, and
-    what is wrong with them."""
-    if data is None:
-        return {}, []
-    if not isinstance(data, dict):
-        return {}, [("compare", "must hold a name for each config to compare with")]
-    found, problems = {}, []
-    known = sections.problems(fixed)  # of these the trial is told
-    for name, replaced in data.items():
-        place = f"compare.{name}"
-        if not _NAME.fullmatch(str(name)) or name in (records.SEED, records.TEACHER):
-            problems.append(
-                (place, "a name is of small letters, digits and _, not seed or teacher")
-            )
-        if not isinstance(replaced, dict):
-            problems.append((place, "must hold the sections in which it differs from trial"))
-            continue
-        found[name] = {**fixed, **replaced}
-        problems += [
-            (f"{place}.{path}", what)
-            for path, what in sections.problems(found[name])
-            if (path, what) not in known
-        ]
-    return found, problems
 
 
 def refuse_changes(study: Study, wanted: dict[str, Record]) -> None:

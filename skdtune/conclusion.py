@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from skdtune import comparison, records, teachers
+from skdtune import comparison, records
 from skdtune.estimate import Estimate, estimate
 from skdtune.records import Record, Study
 from trainables.metrics import TEST, score_names
@@ -78,7 +78,7 @@ def _counts(study: Study, runs: list[Record]) -> dict[str, int]:
     """By how they ended; those that have not and those that never will."""
     ended = {status: sum(run.status == status for run in runs) for status in _ENDS}
     left = [run for run in runs if run.status not in _ENDS]
-    untaught = sum(teachers.is_lost(study, run) for run in left)
+    untaught = sum(study.has_lost_teacher(run) for run in left)
     return {**ended, _UNTAUGHT: untaught, _UNFINISHED: len(left) - untaught}
 
 
@@ -90,7 +90,7 @@ def _lost(study: Study, runs: list[Record]) -> list[str]:
 
 
 def _is_given(runs: list[Record]) -> bool:
-    return any(teachers.is_given(run.config) for run in runs)
+    return any(run.names_teacher for run in runs)
 
 
 def _gain(study: Study, name: str, runs: list[Record]) -> str:

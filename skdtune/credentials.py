@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from trainables.sections import Problem
+from trainables.arguments import Problem
 
 OF_A_FILE_SYSTEM = "the file system's own environment variables"
 # What an option of a URI is called that is a secret itself, and not a file with one.

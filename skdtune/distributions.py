@@ -12,8 +12,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from trainables.arguments import Problem, nearest, value_problems
 from trainables.bounds import Positive
-from trainables.sections import Problem, nearest, value_problems
 
 _KEYS = {
     "float": {"low", "high", "log", "step"},

@@ -9,12 +9,12 @@ if __name__ == "__main__":  # before the imports, which take seconds and read th
 from itertools import count
 from pathlib import Path
 
-from skdtune import comparison, flags, records, teachers
+from skdtune import comparison, flags, records
 from skdtune.errors import ConfigError, run
 from skdtune.leaderboard import Board, Row, rank
 from skdtune.records import Study
 from skdtune.strict_yaml import dump
-from trainables.sections import nearest
+from trainables.arguments import nearest
 from trainables.storage import Folder
 
 
@@ -49,15 +49,19 @@ def document(study: Study, trial: str | None = None) -> dict:
     resources = {"resources": study.space["resources"]} if study.space.get("resources") else {}
     config, against = record.config, comparison.against(study, record)
     if study.folder is not None:
-        config = teachers.kept(config, study.folder)
-        against = {
-            name: {**other, "method": teachers.kept(other, study.folder)["method"]}
-            if "method" in other
-            else other
-            for name, other in against.items()
-        }
+        config = _with_teacher(config, study.folder)
+        against = {name: _with_teacher(other, study.folder) for name, other in against.items()}
     compared = {"compare": against} if against else {}
     return {"trial": config, **compared, **resources, "provenance": origin}
+
+
+def _with_teacher(config: dict, folder: Folder) -> dict:
+    """A config, or some sections of one, whose teacher is the copy that the study keeps."""
+    if config.get("method", {}).get("teacher") is None:
+        return config
+    from skdtune import teachers  # with torch, which takes seconds
+
+    return teachers.kept(config, folder)
 
 
 def _row(board: Board, trial: str) -> Row:

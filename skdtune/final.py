@@ -123,7 +123,7 @@ class Desk:
         """Whether its teacher must be trained first; None when it will never be."""
         if not record.teacher:
             return False
-        if teachers.is_lost(self.study, record):
+        if self.study.has_lost_teacher(record):
             return None
         return self.study.records[record.teacher].status != records.FINISHED
 

@@ -7,7 +7,7 @@ from skdtune import records
 from skdtune.errors import ConfigError, first_line
 from skdtune.records import Study
 from skdtune.tracking_uri import default_uri, knock
-from trainables.sections import nearest
+from trainables.arguments import nearest
 from trainables.storage import Folder
 
 STUDIES = Path("studies")

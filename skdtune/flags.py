@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from skdtune import credentials, strict_yaml
 from skdtune.errors import ConfigError
-from trainables.sections import nearest
+from trainables.arguments import nearest
 
 LONGEST_NAME = 100
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}")

@@ -94,6 +94,11 @@ class Record:
         return f"{self.key} {hashlib.sha256(config).hexdigest()[:16]}"
 
     @property
+    def names_teacher(self) -> bool:
+        """Whether its config names a teacher, which then is the same for every seed."""
+        return self.config["method"].get("teacher") is not None
+
+    @property
     def is_beside(self) -> bool:
         """Whether the trial runs beside the search and is no point of its space: a repeat, and the
         baseline, which comes behind the first trial unless it is the first trial itself."""
@@ -174,6 +179,11 @@ class Study:
 
     def save_record(self, record: Record) -> None:
         self.folder.write(f"{TRIALS}/{record.key}.json", encode(vars(record)))
+
+    def has_lost_teacher(self, record: Record) -> bool:
+        """Whether the run that is to teach this one was lost, so that it cannot be trained."""
+        teacher = self.records.get(record.teacher)
+        return teacher is not None and teacher.status in (DIVERGED, FAILED)
 
     @property
     def unfinished(self) -> list[Record]:

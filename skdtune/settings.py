@@ -4,8 +4,8 @@ defaults."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from trainables.arguments import Problem, argument_problems
 from trainables.bounds import Bounds, Count, CountOrZero, Fraction, Positive
-from trainables.sections import Problem, argument_problems
 
 Metric = Literal["val/accuracy", "val/top5", "val/loss", "val/ece"]
 LOWER_IS_BETTER = ("val/loss", "val/ece", "test/loss", "test/ece")

@@ -12,15 +12,16 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from skdtune import comparison, credentials, distributions, settings, space_checks
+from skdtune import credentials, distributions, records, settings, space_checks
 from skdtune.errors import ConfigError, Refusals
 from skdtune.settings import Resources, Search
 from skdtune.strict_yaml import Document, read
 from trainables import methods, sections
-from trainables.sections import Problem, nearest
+from trainables.arguments import Problem, nearest
 
 BASELINE_METHOD = "cross_entropy"
 _TOP = ("trial", "search", "resources", "compare", "provenance")
+_COMPARED_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def build(document: Document, name: str, source: str) -> SearchSpace:
         search = replace(search, trials=1)
     requested, found = settings.section("resources", Resources, data.get("resources", {}))
     problems += found
-    compare, found = comparison.read(data.get("compare"), fixed)
+    compare, found = _compared(data.get("compare"), fixed)
     problems += found
     requested = requested or Resources()
     space = SearchSpace(name, data, fixed, parameters, search, requested, compare)
@@ -210,6 +211,33 @@ def build(document: Document, name: str, source: str) -> SearchSpace:
     if problems:
         raise ConfigError(source, _located(document, problems))
     return space
+
+
+def _compared(data: Any, fixed: dict) -> tuple[dict[str, dict], list[Problem]]:
+    """The configs to compare with by name, each the trial's own with some sections replaced, and
+    what is wrong with them."""
+    if data is None:
+        return {}, []
+    if not isinstance(data, dict):
+        return {}, [("compare", "must hold a name for each config to compare with")]
+    found, problems = {}, []
+    known = sections.problems(fixed)  # of these the trial is told
+    for name, replaced in data.items():
+        place = f"compare.{name}"
+        if not _COMPARED_NAME.fullmatch(str(name)) or name in (records.SEED, records.TEACHER):
+            problems.append(
+                (place, "a name is of small letters, digits and _, not seed or teacher")
+            )
+        if not isinstance(replaced, dict):
+            problems.append((place, "must hold the sections in which it differs from trial"))
+            continue
+        found[name] = {**fixed, **replaced}
+        problems += [
+            (f"{place}.{path}", what)
+            for path, what in sections.problems(found[name])
+            if (path, what) not in known
+        ]
+    return found, problems
 
 
 def _at(data: Any, place: tuple) -> Any:

@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution
 
 from skdtune import distributions
 from trainables import sections
-from trainables.sections import Problem, nearest
+from trainables.arguments import Problem, nearest
 
 if TYPE_CHECKING:
     from skdtune.space import Parameter, SearchSpace

@@ -12,7 +12,7 @@ import torch
 
 from skdtune import records
 from skdtune.errors import ConfigError, first_line
-from skdtune.records import MODELS, Record, Study
+from skdtune.records import MODELS, Study
 from skdtune.space import BASELINE_METHOD, SearchSpace
 from skdtune.tracking_uri import knock
 from trainables import data, sections, shipping
@@ -62,17 +62,6 @@ def asked(configs: Iterable[dict]) -> set[str | None]:
 def needs_own(config: dict) -> bool:
     """Whether a trial learns from a teacher that it does not name."""
     return are_used(config) and config["method"].get(_KEY) is None
-
-
-def is_given(config: dict) -> bool:
-    """Whether a trial names its teacher, which then is the same for every seed."""
-    return are_used(config) and not needs_own(config)
-
-
-def is_lost(study: Study, record: Record) -> bool:
-    """Whether the run that is to teach this one was lost, so that this one cannot be trained."""
-    teacher = study.records.get(record.teacher)
-    return teacher is not None and teacher.status in (records.DIVERGED, records.FAILED)
 
 
 def plain(config: dict) -> dict:

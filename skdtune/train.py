@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         study = _study(wanted, options, name, folder, console.print)
         batch_size, images = _look(study, wanted, is_alone=address == cluster.LOCAL)
         chosen = final.add_seeds(study, wanted.fixed, options["seeds"], wanted.compare)
-        left, room = [r for r in chosen if not (r.has_ended or teachers.is_lost(study, r))], None
+        left, room = [r for r in chosen if not (r.has_ended or study.has_lost_teacher(r))], None
         if left and spread.is_of_use(wanted, address, len(left)):
             connected = spread.connected(wanted, folder, address, len(left), console.print)
             room = stack.enter_context(connected)

@@ -110,15 +110,26 @@ SLOW_TO_IMPORT = ("torchvision", "torch._dynamo", "scipy.stats", "sklearn", "mlf
 
 
 def test_a_search_and_a_worker_begin_without_what_takes_seconds_to_import(tmp_path: Path) -> None:
-    """Each takes 1 to 2 s, in every process: who uses it imports it."""
+    """Each takes 1 to 3 s, in every process: who uses it imports it."""
     code = f"""
 import json, sys
-import skdtune.search, trainables.classifier
+import skdtune.search, torch, trainables.classifier
 from pathlib import Path
 from skdtune import space
+from trainables import optim
+weight = torch.ones(1, requires_grad=True)
+optim.build([weight], 1, clip_norm=1.0).step(weight.sum(), 0.0)
 space.load(Path({str(ROOT / "search_spaces" / "quickstart.yaml")!r}))
 print(json.dumps([name for name in {SLOW_TO_IMPORT} if name in sys.modules]))
 """
+    assert json.loads(_python(code, tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "export"])
+def test_a_study_is_looked_at_without_what_trains_and_searches(name: str, tmp_path: Path) -> None:
+    heavy = ("torch", "ray", "mlflow", "optuna", "pandas")
+    found = f"[name for name in {heavy} if name in sys.modules]"
+    code = f"import json, sys, skdtune.{name}\nprint(json.dumps({found}))"
     assert json.loads(_python(code, tmp_path)) == []
 
 

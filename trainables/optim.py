@@ -1,63 +1,86 @@
 """The optimizer, its learning-rate schedule and gradient clipping."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from trainables.bounds import NonNegative, Positive, Share
+
+_BUFFER = "momentum_buffer"
 
 
 class Optimizer:
     """SGD whose learning rate is a pure function of the progress through training.
 
-    The schedule carries no state, so a resumed run needs only torch's own optimizer state.
-    """
+    The schedule carries no state, so a resumed run needs only the momenta. The step is torch's own
+    and fused, but not its class: making the first one of a process imports all of torch.compile,
+    which takes seconds. lr: of the last step."""
 
-    def __init__(self, sgd: torch.optim.SGD, rate, clip_norm: float | None):
-        self.sgd = sgd
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        rate: Callable[[float], float],
+        *,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+        clip_norm: float | None,
+    ):
+        self.parameters = parameters
         self.rate = rate
+        self.lr = rate(0.0)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.clip_norm = clip_norm
-        self._has_all_momenta = not any(group["momentum"] for group in sgd.param_groups)
+        self._momenta: dict[int, Tensor] = {}
 
     def step(self, loss: Tensor, epoch: float) -> None:
         """One update at `epoch`, the epochs done so far with their fraction."""
-        for group in self.sgd.param_groups:
-            group["lr"] = self.rate(epoch)
-        self.sgd.zero_grad(set_to_none=True)
+        self.lr = self.rate(epoch)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
         if self.clip_norm is not None:
-            parameters = [p for group in self.sgd.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        if not self._has_all_momenta:
-            self._complete_momenta()
-        self.sgd.step()
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self._update()
 
-    def _complete_momenta(self) -> None:
-        """torch's fused step takes the momenta of all parameters or of none: one whose first
-        gradient comes with a later batch begins at zero, as it would without fusion."""
-        parameters = [p for group in self.sgd.param_groups for p in group["params"]]
-        momenta = [self.sgd.state.get(p, {}).get("momentum_buffer") for p in parameters]
-        self._has_all_momenta = all(momentum is not None for momentum in momenta)
-        if self._has_all_momenta or all(momentum is None for momentum in momenta):
-            return
-        for parameter, momentum in zip(parameters, momenta, strict=True):
-            if momentum is None and parameter.grad is not None:
-                zeros = torch.zeros_like(parameter.grad)
-                self.sgd.state[parameter]["momentum_buffer"] = zeros
+    @torch.no_grad()
+    def _update(self) -> None:
+        """A momentum begins at zero, with whichever batch brings its parameter's first gradient:
+        torch's fused step takes those of all parameters or of none."""
+        reached = {i: p for i, p in enumerate(self.parameters) if p.grad is not None}
+        momenta: list[Tensor | None] = [None] * len(reached)
+        if self.momentum:
+            for i, parameter in reached.items():
+                if i not in self._momenta:
+                    self._momenta[i] = torch.zeros_like(parameter.grad)
+            momenta = [self._momenta[i] for i in reached]
+        sgd(
+            list(reached.values()),
+            [parameter.grad for parameter in reached.values()],
+            momenta,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
+            fused=True,
+        )
 
+    def state_dict(self) -> dict:
+        """In the layout of torch's SGD."""
+        return {"state": {i: {_BUFFER: momentum} for i, momentum in self._momenta.items()}}
 
-_MOMENTUM = 0.9
-
-
-def check(*, momentum: float = _MOMENTUM, nesterov: bool = False, **_others) -> None:
-    """Refuses settings of `build` that do not go together, without building: torch's first
-    optimizer imports all of torch.compile, 2 s. Errors: ValueError for `nesterov` without
-    momentum."""
-    if nesterov and not momentum:
-        raise ValueError("optim.nesterov: needs a momentum above 0")
+    def load_state_dict(self, state: dict) -> None:
+        self._momenta = {
+            i: kept[_BUFFER].to(self.parameters[i].device)
+            for i, kept in state["state"].items()
+            if kept.get(_BUFFER) is not None
+        }
 
 
 def build(
@@ -65,7 +88,7 @@ def build(
     epochs: int,
     *,
     lr: Positive = 0.1,
-    momentum: NonNegative = _MOMENTUM,
+    momentum: NonNegative = 0.9,
     nesterov: bool = False,
     weight_decay: NonNegative = 5e-4,
     schedule: Literal["multistep", "cosine", "constant"] = "multistep",
@@ -79,8 +102,9 @@ def build(
     lr: peak learning rate. milestones: fractions of `epochs` after which `multistep` multiplies
     the rate by `gamma` (0.3, 0.6, 0.8 of 200 are the authors' epochs 60, 120, 160). `cosine`
     falls to 0. warmup_epochs: linear rise from 0. clip_norm: largest 2-norm of the gradient of
-    all parameters. Errors: those of `check`."""
-    check(momentum=momentum, nesterov=nesterov)
+    all parameters. Errors: ValueError for `nesterov` without momentum."""
+    if nesterov and not momentum:
+        raise ValueError("optim.nesterov: needs a momentum above 0")
 
     def rate(epoch: float) -> float:
         if epoch < warmup_epochs:
@@ -93,12 +117,11 @@ def build(
         drops = sum(int(epoch) >= round(share * epochs) for share in milestones)
         return lr * gamma**drops
 
-    sgd = torch.optim.SGD(
+    return Optimizer(
         list(parameters),
-        lr=lr,
+        rate,
         momentum=momentum,
         nesterov=nesterov,
         weight_decay=weight_decay,
-        fused=True,
+        clip_norm=clip_norm,
     )
-    return Optimizer(sgd, rate, clip_norm)

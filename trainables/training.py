@@ -16,6 +16,7 @@ from trainables.augment import Augment
 from trainables.bounds import Count, CountOrZero
 from trainables.checkpoint import Checkpoints
 from trainables.compiling import compile_parts
+from trainables.evaluation import evaluate
 from trainables.optim import build as build_optimizer
 
 _LOOK_EVERY_S = 30.0  # for a loss that is no longer finite, within an epoch
@@ -121,7 +122,7 @@ class Training:
         if state is None:
             return
         self.method.load_state_dict(state["method"])
-        self.optimizer.sgd.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.history = state["epoch"], state["history"]
 
     def _one_epoch(self) -> dict[str, float]:
@@ -183,7 +184,7 @@ class Training:
                 self._must_be_finite(_means(sums, done))
         report = _means(sums, done)
         report[metrics.TRAIN_ACCURACY] *= done / seen
-        report[metrics.LEARNING_RATE] = self.optimizer.sgd.param_groups[0]["lr"]
+        report[metrics.LEARNING_RATE] = self.optimizer.lr
         return report, seen
 
     def _scores(self) -> dict[str, float]:
@@ -196,7 +197,7 @@ class Training:
             with self._autocast(enabled=not is_result):
                 return self.method(inputs.contiguous(memory_format=self.memory_format))
 
-        scores = metrics.evaluate(forward, batches.evaluation(self.sets))
+        scores = evaluate(forward, batches.evaluation(self.sets))
         return {f"{self.split}/{name}": value for name, value in scores.items()}
 
     def _state(self) -> dict:
@@ -204,7 +205,7 @@ class Training:
             "epoch": self.epoch,
             "history": self.history,
             "method": self.method.state_dict(),
-            "optimizer": self.optimizer.sgd.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
         }
 
     def _autocast(self, enabled: bool = True) -> torch.autocast:

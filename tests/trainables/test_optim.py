@@ -1,5 +1,6 @@
 """SGD, its schedules and clipping: exact values."""
 
+import copy
 import math
 
 import pytest
@@ -124,3 +125,21 @@ def test_a_parameter_whose_gradient_comes_with_a_later_batch_is_trained_as_witho
             sgd.step()
         found.append(torch.cat([first, second]).detach())
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_it_trains_as_torch_does_and_goes_on_from_what_torch_saved(nesterov):
+    """Checkpoints of before had torch's own state."""
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": nesterov}
+    ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, 2.0, -3.0])) for _ in range(2))
+    optimizer = optim.build([ours], 9, **settings)
+    sgd = torch.optim.SGD([theirs], **settings)
+    for batch in range(6):
+        if batch == 3:
+            optimizer = optim.build([ours], 9, **settings)
+            optimizer.load_state_dict(copy.deepcopy(sgd.state_dict()))
+        optimizer.step((ours**2).sum(), 0.0)
+        sgd.zero_grad()
+        (theirs**2).sum().backward()
+        sgd.step()
+        torch.testing.assert_close(ours, theirs)

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import pytest
 
 from tests.trainables.tiny import config
-from trainables import methods, models, sections
+from trainables import arguments, methods, models, sections
+from trainables.arguments import value_problems
 from trainables.bounds import Bounds, Count, NonNegative, Positive, Share
-from trainables.sections import problems, value_problems
+from trainables.sections import problems
 from trainables.training import Training
 
 PLAIN = {
@@ -182,7 +183,7 @@ def test_invalid(trial, expected):
     ],
 )
 def test_the_nearest_guess(value, allowed, guess):
-    assert sections.nearest(value, allowed) == guess
+    assert arguments.nearest(value, allowed) == guess
 
 
 @pytest.mark.parametrize(
@@ -259,6 +260,6 @@ def test_arguments_of_any_function_can_be_checked():
     def sample(*, seed: Count = 1, kind: Literal["a", "b"] = "a"):
         return seed, kind
 
-    found = sections.argument_problems("s", {"sed": 1, "kind": "c"}, sample, "no such setting")
+    found = arguments.argument_problems("s", {"sed": 1, "kind": "c"}, sample, "no such setting")
     assert [place for place, _ in found] == ["s.sed", "s.kind"]
     assert "did you mean seed?" in found[0][1]

@@ -37,7 +37,7 @@ def run(trial: dict, checkpoints: Checkpoints | None = None, stop: int | None = 
 def assert_same_run(one, other):
     assert repeated(one[1]) == repeated(other[1])
     assert same(one[0].method.state_dict(), other[0].method.state_dict())
-    assert same(one[0].optimizer.sgd.state_dict(), other[0].optimizer.sgd.state_dict())
+    assert same(one[0].optimizer.state_dict(), other[0].optimizer.state_dict())
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -293,7 +293,7 @@ def test_settings_left_out_have_their_defaults():
         del trial[section]
     training = Training(**trial)
     assert training.augment.crop_padding == 4
-    assert training.optimizer.sgd.param_groups[0]["lr"] == 0.1
+    assert training.optimizer.lr == 0.1
 
 
 def test_every_epoch_has_an_order_and_crops_of_its_own(monkeypatch):

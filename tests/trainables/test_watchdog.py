@@ -14,7 +14,6 @@ pytestmark = pytest.mark.usefixtures("quick_collection")
 
 HANGS = """
 import ctypes, sys
-import torch._dynamo  # else the first optimizer imports it, for longer than the silence below
 from trainables.classifier import ClassifierTrial
 from trainables.methods.cross_entropy import CrossEntropy
 from tests.trainables.trials import given

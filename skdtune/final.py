@@ -182,7 +182,7 @@ def train(study: Study, wanted: list[Record], desk: Desk, device: torch.device) 
 def _train(study: Study, record: Record, desk: Desk, device: torch.device) -> bool:
     """One run; what may pass, such as a storage that is away, is tried again a few times. Whether
     it failed with the GPU: its error itself would hold on to all that it has there."""
-    watchdog = Watchdog(SILENCE_S)
+    watchdog = Watchdog(SILENCE_S, when_stopped=False)  # as a person does with Ctrl-Z
     for pause_s in (*PAUSES_S, None):
         desk.begin(record)
         try:

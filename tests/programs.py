@@ -131,12 +131,18 @@ def trial_workers(pid: int) -> list[int]:
     return [child for child in descendants(pid) if title(child).startswith(names)]
 
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended but was not reaped does not."""
+def state(pid: int) -> str:
+    """Of a process as /proc has it, such as R, T for one that is stopped, Z for one that has ended
+    and was not reaped; empty when it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
+
+
+def alive(pid: int) -> bool:
+    """Whether the process has not ended."""
+    return state(pid) not in ("", "Z")
 
 
 def title(pid: int) -> str:

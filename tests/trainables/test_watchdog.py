@@ -1,52 +1,69 @@
 """A process that stands still ends and says where; one that only waits between epochs does not."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.programs import killed_after, state, wait_for
 from tests.trainables.trials import given
 from trainables import watchdog
 
+ROOT = Path(__file__).parents[2]
+
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
-HANGS = """
-import ctypes, sys
+FAULTY = """
+import ctypes, os, signal, sys
 from trainables.classifier import ClassifierTrial
 from trainables.methods.cross_entropy import CrossEntropy
 from tests.trainables.trials import given
+from trainables import watchdog
 
 losses, calls = CrossEntropy.losses, []
 
 def stuck(self, images, labels):
     calls.append(1)
     if len(calls) == int(sys.argv[2]):
-        ctypes.PyDLL(None).sleep(600)  # in C, with Python's lock held
+        {fault}
     return losses(self, images, labels)
 
 CrossEntropy.losses = stuck
 run = given(sys.argv[1])
 run["trial"]["method"] = {"name": "cross_entropy"}
 run["run"]["silence_s"] = 2.0
+watchdog._GRACE_S = 1.0
 ClassifierTrial(run).train()
 """
 
 
-@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_process_that_stands_still_ends_and_where_is_kept_with_the_study(start, tmp_path, batch):
-    began, log = time.monotonic(), tmp_path / "worker.err"  # as Ray has one of each process
-    with log.open("wb") as errors:
+HANGS_IN_C = "ctypes.PyDLL(None).sleep(600)"  # with Python's lock held
+IS_STOPPED = "os.kill(os.getpid(), signal.SIGSTOP)"
+
+
+def ended(fault: str, batch: int, folder: Path, log: Path) -> int:
+    """The exit code of a trial's process to which that happens in that batch."""
+    began = time.monotonic()
+    with log.open("wb") as errors:  # as Ray has one of each process
         done = subprocess.run(
-            [sys.executable, "-c", HANGS, str(tmp_path), str(batch)],
-            env={**os.environ, "HOME": str(tmp_path)},
+            [sys.executable, "-c", FAULTY.replace("{fault}", fault), str(folder), str(batch)],
+            env={**os.environ, "HOME": str(folder)},
             stderr=errors,
             timeout=120,
             check=False,
         )
-    assert done.returncode == 1
     assert time.monotonic() - began < 100
+    return done.returncode
+
+
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_process_that_stands_still_ends_and_where_is_kept_with_the_study(start, tmp_path, batch):
+    assert ended(HANGS_IN_C, batch, tmp_path, tmp_path / "worker.err") == 1
     result = start(given(tmp_path)).train()
     told = "its process stood still and was ended; stood_still/k1.txt says where"
     assert result["warnings"] == [told]
@@ -55,6 +72,28 @@ def test_a_process_that_stands_still_ends_and_where_is_kept_with_the_study(start
     assert "in stuck" in dump
     resumed = given(tmp_path, after=1, session="s2")  # who ends with its driver is not told of
     assert start(resumed).train()["warnings"] == []
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_is_killed_and_its_trial_tried_again(start, tmp_path):
+    log = tmp_path / "worker.err"
+    assert ended(IS_STOPPED, 2, tmp_path, log) == -signal.SIGKILL
+    told = "its process died, or stood still and was ended"
+    where = f"its log is {log} on {socket.gethostname()}"
+    assert start(given(tmp_path)).train()["warnings"] == [f"{told}; {where}"]
+
+
+def test_a_process_may_be_stopped_where_a_person_may_have_done_it(tmp_path):
+    """As with Ctrl-Z in a final training of this process."""
+    code = (
+        "import os, signal\nfrom trainables import watchdog\nwatchdog._GRACE_S = 0.1\n"
+        "watchdog.Watchdog(0.2, when_stopped=False).beat()\n" + IS_STOPPED
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    with killed_after(process):
+        wait_for(lambda: state(process.pid) == "T", 30, "it to stop")
+        time.sleep(1.0)
+        assert state(process.pid) == "T"
 
 
 def test_between_epochs_a_process_may_wait_as_long_as_it_likes(start, monkeypatch, tmp_path):

@@ -18,12 +18,13 @@ test: $(VENV)/.installed
 # time. The rest runs two files at a time, since a search waits as often as it works, the longest
 # first, and so do the trainings of every method and an install.
 INSTALL := tests/cluster/test_install.py
-SEARCHES := tests/test_faults.py tests/test_search.py tests/test_every_space.py
+LONG := $(addprefix tests/,test_faults.py test_search.py test_every_space.py \
+	$(addprefix skdtune/,test_teachers.py test_uploader.py test_spread.py test_nodes.py))
 SLOW := $(RUN) -m pytest --durations=8 -m slow
 test-slow: $(VENV)/.installed
 	$(SLOW) --ignore=$(INSTALL) tests/cluster
-	$(SLOW) -n 2 --dist loadfile --no-loadscope-reorder $(SEARCHES) \
-		$(filter-out $(SEARCHES),$(wildcard tests/test_*.py)) tests/skdtune
+	$(SLOW) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) \
+		$(filter-out $(LONG),$(wildcard tests/test_*.py)) tests/skdtune
 	$(SLOW) -n 2 $(INSTALL) tests/trainables
 
 # The tests of what is promised about faults, at the size of the promise: 30 trials of which 20 and

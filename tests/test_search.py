@@ -221,7 +221,7 @@ def test_real_images_on_resnet20(tmp_path: Path):
         f"--set=trial.data.root={images}",
         "--set=trial.data.image_size=16",  # a quarter of the time
         "--set=trial.model.name=resnet20",
-        "--trials=2",
+        "--trials=1",
         "--epochs=3",
         "--name=real",
         folder=tmp_path,
@@ -229,9 +229,9 @@ def test_real_images_on_resnet20(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     board = leaderboard(tmp_path, "real")
-    assert len(board["trials"]) == 3
+    assert len(board["trials"]) == 2
     assert board["baseline"] is not None
-    assert len(runs_of(tmp_path, "real")) == 4
+    assert len(runs_of(tmp_path, "real")) == 3
     assert program("export", "real", folder=tmp_path).returncode == 0
     alone = "--set=compare=null"
     trained = program("train", "best.yaml", "--seeds=1", alone, folder=tmp_path, timeout_s=300)

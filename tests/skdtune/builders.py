@@ -4,6 +4,7 @@ of a study."""
 import hashlib
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -222,18 +223,13 @@ def server_content(uri: str, study: Study) -> dict[str, dict]:
     for run in server_runs(uri, study):
         run_id = run.info.run_id
         if run.info.artifact_uri.startswith("file:"):
-            place = Path(unquote(urlsplit(run.info.artifact_uri).path))
+            files = _digests(Path(unquote(urlsplit(run.info.artifact_uri).path)))
         else:
-            place = Path(
-                mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path="", tracking_uri=uri
+            with tempfile.TemporaryDirectory() as folder:
+                asked = {"run_id": run_id, "artifact_path": "", "tracking_uri": uri}
+                files = _digests(
+                    Path(mlflow.artifacts.download_artifacts(**asked, dst_path=folder))
                 )
-            )
-        found = sorted(path for path in place.rglob("*") if path.is_file())
-        files = {
-            str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in found
-        }
         content[run_id] = {
             "name": run.info.run_name,
             "status": run.info.status,
@@ -250,6 +246,15 @@ def server_content(uri: str, study: Study) -> dict[str, dict]:
             "artifacts": files,
         }
     return content
+
+
+def _digests(place: Path) -> dict[str, str]:
+    """Of each file in a folder, by its path within."""
+    found = sorted(path for path in place.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found
+    }
 
 
 def server_runs(uri: str, study: Study) -> list:

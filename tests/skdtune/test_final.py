@@ -185,7 +185,8 @@ def test_a_training_that_loses_its_gpu_is_not_done(tmp_path, monkeypatch):
     assert "the GPU is lost" in ending.lost
     monkeypatch.setattr(train_program, "_train", lambda *others: ending)
     (tmp_path / "best.yaml").write_text(dump({"trial": CONFIG}))
-    assert train_program.main([str(tmp_path / "best.yaml"), f"--output={tmp_path / 'out'}"]) == 1
+    asked = [str(tmp_path / "best.yaml"), "--seeds=1", f"--output={tmp_path / 'out'}"]
+    assert train_program.main(asked) == 1
 
 
 def test_a_run_that_failed_holds_no_memory_when_the_next_one_begins(tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ is pushed."""
 import csv
 import io
 import json
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,9 +35,11 @@ from trainables.storage import Folder
 def artifact(uri: str, run_id: str, path: str) -> str:
     from mlflow.artifacts import download_artifacts
 
-    place = download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=uri)
-    with open(place, encoding="utf-8") as stream:
-        return stream.read()
+    with tempfile.TemporaryDirectory() as folder:
+        place = download_artifacts(
+            run_id=run_id, artifact_path=path, dst_path=folder, tracking_uri=uri
+        )
+        return Path(place).read_text(encoding="utf-8")
 
 
 def test_the_server_has_a_parent_and_a_child_for_each_trial_that_ran(tmp_path, uri):

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which operations on that device import, too late for what is replaced below
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -55,13 +56,13 @@ class Accelerator(TorchDispatchMode):
 
 def stand_in(monkeypatch) -> None:
     """Lets a `Training` run on the device: what PyTorch has for a GPU alone is left out of it."""
-    generator, sgd = torch.Generator, torch.optim.SGD
+    generator, sgd = torch.Generator, optim.sgd
 
-    def without_fusion(parameters, *, fused: bool, **options) -> torch.optim.SGD:
-        return sgd(parameters, **options)
+    def without_fusion(*tensors, fused: bool, **options) -> None:
+        sgd(*tensors, **options)
 
     monkeypatch.setattr(training.torch, "Generator", lambda device=None: generator())
-    monkeypatch.setattr(optim.torch.optim, "SGD", without_fusion)
+    monkeypatch.setattr(optim, "sgd", without_fusion)
     monkeypatch.setattr(
         training.Training, "_autocast", lambda self, enabled=True: contextlib.nullcontext()
     )

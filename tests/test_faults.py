@@ -117,26 +117,42 @@ def test_workers_killed_again_and_again(tmp_path: Path):
     assert_whole(tmp_path)
 
 
-def test_signals_stop_cleanly_and_the_study_goes_on(tmp_path: Path):
-    """Ctrl-C, then in the resumed search SIGTERM, then on to the end."""
+def test_whatever_ends_a_search_early_it_says_so_and_the_study_goes_on(tmp_path: Path):
+    """Ctrl-C, in the resumed search SIGTERM, in the next one records that cannot be written, then
+    on to the end."""
+    whole = [*SEARCH, "--set=search.scheduler={name: none}"]  # epochs enough for all of it
     resume: list[str] = []
     for number, code, epochs in ((signal.SIGINT, 130, 12), (signal.SIGTERM, 143, 26)):
-        with started("search", *SEARCH, *resume, folder=tmp_path) as process:
+        with started("search", *whole, *resume, folder=tmp_path) as process:
             wait_for(lambda n=epochs: epochs_on_disk(tmp_path, "study") > n, 90, f"{epochs} epochs")
             sent = time.monotonic()
             process.send_signal(number)
             assert process.wait(40) == code
             assert time.monotonic() - sent < 30
+        assert_none_is_left_running(tmp_path)
         resume = ["--resume"]
-        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        assert "RUNNING" not in {run.info.status for run in runs}
+    with started("search", *whole, *resume, folder=tmp_path) as process:
+        wait_for(lambda: epochs_on_disk(tmp_path, "study") > 40, 90, "40 epochs on record")
+        trials = tmp_path / "studies/study/trials"
+        trials.rename(tmp_path / "kept")
+        trials.write_text("in the way")
+        assert process.wait(90) == 1
+    assert_none_is_left_running(tmp_path)
     text = (tmp_path / "search.out").read_text()
     assert "Traceback" not in text
-    assert text.count("--resume --name study") == 2
+    assert "the study cannot be written" in text
+    assert text.count("--resume --name study") == 3
+    trials.unlink()
+    (tmp_path / "kept").rename(trials)
     done = program("search", "--resume", "--name=study", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_whole(tmp_path)
+
+
+def assert_none_is_left_running(folder: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "RUNNING" not in {run.info.status for run in runs}
 
 
 def imports(process: Popen, folder: Path) -> bool:
@@ -237,23 +253,3 @@ def test_a_ray_that_dies_ends_a_final_training_which_goes_on(tmp_path: Path, mon
     done = program("train", *asked, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert epochs() == 400
-
-
-def test_a_study_that_can_no_longer_be_written_stops_and_says_so(tmp_path: Path):
-    with started("search", *SEARCH, folder=tmp_path) as process:
-        wait_for(lambda: epochs_on_disk(tmp_path, "study") > 10, 90, "10 epochs on record")
-        trials = tmp_path / "studies/study/trials"
-        trials.rename(tmp_path / "kept")
-        trials.write_text("in the way")
-        assert process.wait(90) == 1
-    text = (tmp_path / "search.out").read_text()
-    assert "Traceback" not in text
-    assert "the study cannot be written" in text
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert "RUNNING" not in {run.info.status for run in runs}
-    trials.unlink()
-    (tmp_path / "kept").rename(trials)
-    done = program("search", "--resume", "--name=study", folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_whole(tmp_path)

@@ -41,13 +41,20 @@ def program(
 @contextmanager
 def started(name: str, *arguments: str, folder: Path) -> Iterator[subprocess.Popen]:
     """The same, running; its whole process group is killed when the block ends."""
-    with (folder / f"{name}.out").open("ab") as out:
+    with python("-m", f"skdtune.{name}", *arguments, folder=folder, out=f"{name}.out") as process:
+        yield process
+
+
+@contextmanager
+def python(*arguments: str | Path, folder: Path, out: str) -> Iterator[subprocess.Popen]:
+    """Python with these arguments in the folder, as above; what it prints goes to a file there."""
+    with (folder / out).open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"skdtune.{name}", *arguments],
+            [sys.executable, *arguments],
             cwd=folder,
             env=environment(folder),
-            stdout=out,
-            stderr=out,
+            stdout=stream,
+            stderr=stream,
             start_new_session=True,
         )
         with killed_after(process):

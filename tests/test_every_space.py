@@ -1,8 +1,6 @@
 """Every space that ships runs on real images."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skdtune import records
-from tests.programs import environment, killed_after, read_study, wait_for
+from tests.programs import python, read_study, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -58,23 +56,14 @@ def searched(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Searches of every space, one after the other in one process: most of a small one is
     imports."""
     folder = tmp_path_factory.mktemp("searched")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SEARCHES, images, *SPACES],
-            cwd=folder,
-            env=environment(folder),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        with killed_after(process):
-            yield folder
+    with python("-c", SEARCHES, images, *SPACES, folder=folder, out="log"):
+        yield folder
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_it_searches_real_images(name: str, searched: Path):
     code, log = searched / f"{name}.code", searched / "log"
-    wait_for(code.exists, 240, f"the search of {name}")
+    wait_for(lambda: code.exists() and code.read_text(), 240, f"the search of {name}")
     assert code.read_text() == "0", code.read_text() + log.read_text()
     study = read_study(searched, name)
     first = study.records["0000"]

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -74,6 +75,12 @@ class Parser:
 
     def switch(self, name: str, help: str) -> None:
         self.parser.add_argument(name, help=help, action="store_true")
+
+    def help(self) -> None:
+        """Prints it and ends the program when its command line asks for it."""
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            self.parser.print_help()
+            raise SystemExit(0)
 
     def parse(self, arguments: list[str]) -> dict[str, Any]:
         """The values by name. Errors: ConfigError with every problem."""

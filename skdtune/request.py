@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from skdtune import distributions, flags, places, records, space, warm_start
+from skdtune.commands import DEFAULT_SPACE
 from skdtune.errors import ConfigError, Refusals
 from skdtune.finding import STUDIES, find, newest, on_disk
 from skdtune.records import Study
@@ -16,8 +17,6 @@ from skdtune.tracking_uri import absolute, default_uri
 from skdtune.warm_start import EarlierBest
 from trainables import sections
 from trainables.storage import Folder
-
-DEFAULT_SPACE = "quickstart"
 
 
 @dataclass(frozen=True)

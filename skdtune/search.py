@@ -1,9 +1,10 @@
 """Runs one search and prints its leaderboard: `python -m skdtune.search [SPACE]`."""
 
 if __name__ == "__main__":  # before the imports, which take seconds and read the environment
-    from skdtune import errors
+    from skdtune import commands, errors
 
     errors.begin()
+    commands.search(__doc__).help()
 
 import logging
 import shlex
@@ -11,7 +12,16 @@ import warnings
 
 from rich.console import Console
 
-from skdtune import cluster, dry_run, flags, formats, leaderboard, records, request, session
+from skdtune import (
+    cluster,
+    commands,
+    dry_run,
+    formats,
+    leaderboard,
+    records,
+    request,
+    session,
+)
 from skdtune.errors import NOT_DONE, run
 from skdtune.records import Study
 from skdtune.session import Ending
@@ -20,54 +30,13 @@ from skdtune.terminal import Terminal
 
 def main(arguments: list[str]) -> int:
     _silence()
-    wanted = request.read(_parser(), arguments)
+    wanted = request.read(commands.search(__doc__), arguments)
     console = Terminal()
     if wanted.options["check"]:
         dry_run.show(wanted, cluster.where(wanted.options["address"]), console)
         return 0
     ending = session.run(wanted, console)
     return _conclude(ending, wanted.options["storage"], console)
-
-
-def _parser() -> flags.Parser:
-    parser = flags.Parser("skdtune.search", __doc__)
-    parser.argument(
-        "space", f"a YAML file, or a name in search_spaces (default: {request.DEFAULT_SPACE})"
-    )
-    parser.option(
-        "--trials", "settings to try; the baseline runs beside them", check=flags.count, metavar="N"
-    )
-    parser.option(
-        "--epochs",
-        "full budget of a trial; the grace period scales with it",
-        check=flags.count,
-        metavar="N",
-    )
-    parser.option(
-        "--set", "edit any key, such as trial.optim.lr=0.1", metavar="PATH=VALUE", many=True
-    )
-    parser.option(
-        "--name", "of the study (default: the space's name and the time)", check=flags.study_name
-    )
-    parser.option(
-        "--storage", "folder or URI of the study (default: ./studies/NAME)", check=flags.storage
-    )
-    parser.tracking_uri()
-    parser.option(
-        "--address",
-        "of Ray: local, auto or HOST:PORT (default: RAY_ADDRESS, else a cluster that you have "
-        "running on this machine, else local)",
-        check=flags.address,
-    )
-    parser.option(
-        "--concurrency",
-        "most trials at once (default: as many as fit)",
-        check=flags.count,
-        metavar="N",
-    )
-    parser.switch("--resume", "go on with the study of that name, or the newest of the space")
-    parser.switch("--check", "check everything, print the plan and stop")
-    return parser
 
 
 def _conclude(ending: Ending, storage: str | None, console: Console) -> int:

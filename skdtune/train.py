@@ -2,9 +2,10 @@
 skdtune.train CONFIG`."""
 
 if __name__ == "__main__":  # before the imports, which take seconds and read the environment
-    from skdtune import errors
+    from skdtune import commands, errors
 
     errors.begin()
+    commands.train(__doc__).help()
 
 import contextlib
 import copy
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from skdtune import (
     cluster,
+    commands,
     conclusion,
     final,
     flags,
@@ -125,19 +127,7 @@ def _train(
 
 
 def _read(arguments: list[str]) -> tuple[dict, SearchSpace]:
-    parser = flags.Parser("skdtune.train", __doc__)
-    parser.argument("config", "best.yaml, or any space with nothing to search", required=True)
-    parser.option("--seeds", "how many (default: 3)", check=flags.count, default="3", metavar="N")
-    parser.option(
-        "--set", "edit any key, such as trial.epochs=300", metavar="PATH=VALUE", many=True
-    )
-    parser.option(
-        "--output", "folder (default: ./trained/STUDY)", check=flags.local_path, metavar="DIR"
-    )
-    parser.tracking_uri()
-    parser.option(
-        "--address", "of Ray, as for the search: local, auto or HOST:PORT", check=flags.address
-    )
+    parser = commands.train(__doc__)
     refusals, wanted = Refusals(), None
     options = parser.read(arguments)
     refusals.add(parser.program, parser.problems)

@@ -125,6 +125,18 @@ print(json.dumps([name for name in {SLOW_TO_IMPORT} if name in sys.modules]))
     assert json.loads(_python(code, tmp_path)) == []
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_waits_for_no_heavy_import(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", f"skdtune.{name}", "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "--tracking-uri" in done.stdout
+    imported = set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "skdtune" in imported
+    assert not imported & {"torch", "ray", "mlflow", "optuna", "pandas"}
+
+
 @pytest.mark.parametrize("name", ["leaderboard", "export"])
 def test_a_study_is_looked_at_without_what_trains_and_searches(name: str, tmp_path: Path) -> None:
     heavy = ("torch", "ray", "mlflow", "optuna", "pandas")

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import search_spaces
-from skdtune import records, request, search
+from skdtune import commands, records, request
 from skdtune.errors import ConfigError
 from skdtune.request import Request
 from skdtune.space import SearchSpace
@@ -24,7 +24,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(*arguments: str) -> Request:
-    return request.read(search._parser(), list(arguments))
+    return request.read(commands.search(""), list(arguments))
 
 
 def problems(*arguments: str) -> list[str]:

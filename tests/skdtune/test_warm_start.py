@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from skdtune import distributions, export, records, request, search, warm_start
+from skdtune import commands, distributions, export, records, request, warm_start
 from skdtune.errors import ConfigError
 from skdtune.plan import Plan, add_references
 from skdtune.records import Record, Study
@@ -166,7 +166,7 @@ def test_another_method_a_training_and_a_search_without_an_end_are_refused(tmp_p
 
 
 def asked(*arguments: str) -> request.Request:
-    return request.read(search._parser(), ["tiny.yaml", "--name=new", *arguments])
+    return request.read(commands.search(""), ["tiny.yaml", "--name=new", *arguments])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ SLOW := $(RUN) -m pytest --durations=8 -m slow
 test-slow: $(VENV)/.installed
 	$(SLOW) --ignore=$(INSTALL) tests/cluster
 	$(SLOW) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) \
-		$(filter-out $(LONG),$(wildcard tests/test_*.py)) tests/skdtune
+		$(filter-out $(LONG),$(wildcard tests/test_*.py tests/skdtune/test_*.py))
 	$(SLOW) -n 2 $(INSTALL) tests/trainables
 
 # The tests of what is promised about faults, at the size of the promise: 30 trials of which 20 and

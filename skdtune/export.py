@@ -1,7 +1,7 @@
 """The winning trial, or another, to best.yaml: `python -m skdtune.export [STUDY]`, or
 `document(study)`."""
 
-if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+if __name__ == "__main__":  # before the imports, which read the environment
     from skdtune import errors
 
     errors.begin()

@@ -182,15 +182,16 @@ def train(study: Study, wanted: list[Record], desk: Desk, device: torch.device) 
 def _train(study: Study, record: Record, desk: Desk, device: torch.device) -> bool:
     """One run; what may pass, such as a storage that is away, is tried again a few times. Whether
     it failed with the GPU: its error itself would hold on to all that it has there."""
-    watchdog = Watchdog(SILENCE_S, when_stopped=False)  # as a person does with Ctrl-Z
+    watchdog = Watchdog(SILENCE_S)
     for pause_s in (*PAUSES_S, None):
         desk.begin(record)
         try:
             final_run.release()
             watchdog.beat()
-            for event in final_run.events(final_run.task(study, record), device, watchdog.beat):
-                desk.tell(record, event)
-                signals.check()
+            with watchdog.pausable():
+                for event in final_run.events(final_run.task(study, record), device, watchdog.beat):
+                    desk.tell(record, event)
+                    signals.check()
         except Exception as error:  # noqa: BLE001 - such as a GPU without memory left
             unfit = isinstance(error, UnfitNode | DataError) or is_of_the_gpu(error)
             passes = is_passing(error) and not unfit

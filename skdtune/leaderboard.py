@@ -1,6 +1,6 @@
 """Ranks the trials of a study: `python -m skdtune.leaderboard [STUDY]`, or `rank(study)`."""
 
-if __name__ == "__main__":  # before the imports, which take seconds and read the environment
+if __name__ == "__main__":  # before the imports, which read the environment
     from skdtune import errors
 
     errors.begin()

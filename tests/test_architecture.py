@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from skdtune import commands
 from tests import programs
+from tests.skdtune.builders import mixed_study
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("skdtune", "trainables", "search_spaces")
@@ -139,10 +141,15 @@ def test_help_waits_for_no_heavy_import(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["leaderboard", "export"])
 def test_a_study_is_looked_at_without_what_trains_and_searches(name: str, tmp_path: Path) -> None:
+    mixed_study(tmp_path / "study")
     heavy = ("torch", "ray", "mlflow", "optuna", "pandas")
-    found = f"[name for name in {heavy} if name in sys.modules]"
-    code = f"import json, sys, skdtune.{name}\nprint(json.dumps({found}))"
-    assert json.loads(_python(code, tmp_path)) == []
+    code = f"""
+import json, sys
+from skdtune import {name}
+assert {name}.main([{str(tmp_path / "study")!r}]) == 0
+print(json.dumps([name for name in {heavy} if name in sys.modules]))
+"""
+    assert json.loads(_python(code, tmp_path).splitlines()[-1]) == []
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -242,6 +249,9 @@ def test_every_program_can_be_run_as_a_module() -> None:
         body = ast.parse(MODULES[f"skdtune.{name}"].read_text()).body
         assert "main" in {node.name for node in body if isinstance(node, ast.FunctionDef)}
         first = "if __name__ == '__main__':\n    from skdtune import errors\n    errors.begin()"
+        if hasattr(commands, name):
+            first = first.replace("errors", "commands, errors", 1)
+            first += f"\n    commands.{name}(__doc__).help()"
         assert ast.unparse(body[1]) == first
         assert ast.unparse(body[-1]) == "if __name__ == '__main__':\n    run(main)"
 

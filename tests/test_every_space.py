@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.programs import python, read_study, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+HERE = Path(__file__)
 SPACES = sorted(
     Path(entry.name).stem
     for entry in resources.files("search_spaces").iterdir()
@@ -52,20 +54,29 @@ for name in names:
 
 
 @pytest.fixture(scope="module")
-def searched(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Searches of every space, one after the other in one process: most of a small one is
-    imports."""
+def searching(
+    images: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Popen, Path]]:
+    """Searches of every space that is asked for, one after the other in one process, since most of
+    a small one is imports; and their folder."""
+    asked = {item.callspec.params["name"] for item in request.session.items if item.path == HERE}
     folder = tmp_path_factory.mktemp("searched")
-    with python("-c", SEARCHES, images, *SPACES, folder=folder, out="log"):
-        yield folder
+    with python("-c", SEARCHES, images, *sorted(asked), folder=folder, out="log") as process:
+        yield process, folder
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_it_searches_real_images(name: str, searched: Path):
-    code, log = searched / f"{name}.code", searched / "log"
-    wait_for(lambda: code.exists() and code.read_text(), 240, f"the search of {name}")
+def test_it_searches_real_images(name: str, searching: tuple[Popen, Path]):
+    process, folder = searching
+    code, log = folder / f"{name}.code", folder / "log"
+
+    def is_over() -> bool:
+        return process.poll() is not None or (code.exists() and bool(code.read_text()))
+
+    wait_for(is_over, 240, f"the search of {name}")
+    assert code.exists(), log.read_text()
     assert code.read_text() == "0", code.read_text() + log.read_text()
-    study = read_study(searched, name)
+    study = read_study(folder, name)
     first = study.records["0000"]
     assert first.status == records.FINISHED
     assert first.role in (records.DEFAULT, records.BASELINE, records.FIRST)

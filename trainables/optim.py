@@ -18,13 +18,14 @@ class Optimizer:
 
     The schedule carries no state, so a resumed run needs only the momenta. The step is torch's own
     and fused, but not its class: making the first one of a process imports all of torch.compile,
-    which takes seconds. lr: of the last step."""
+    which takes seconds. lr: of the last step; the peak before the first."""
 
     def __init__(
         self,
         parameters: list[Tensor],
         rate: Callable[[float], float],
         *,
+        lr: float,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
@@ -32,7 +33,7 @@ class Optimizer:
     ):
         self.parameters = parameters
         self.rate = rate
-        self.lr = rate(0.0)
+        self.lr = lr
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.clip_norm = clip_norm
         self._momenta: dict[int, Tensor] = {}
@@ -72,7 +73,7 @@ class Optimizer:
         )
 
     def state_dict(self) -> dict:
-        """In the layout of torch's SGD."""
+        """As torch's SGD has it, without the settings, which are the config's."""
         return {"state": {i: {_BUFFER: momentum} for i, momentum in self._momenta.items()}}
 
     def load_state_dict(self, state: dict) -> None:
@@ -120,6 +121,7 @@ def build(
     return Optimizer(
         list(parameters),
         rate,
+        lr=lr,
         momentum=momentum,
         nesterov=nesterov,
         weight_decay=weight_decay,

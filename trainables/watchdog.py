@@ -1,11 +1,13 @@
 """Ends a process whose training stands still, so that its trial is tried again elsewhere."""
 
+import contextlib
 import ctypes
 import faulthandler
 import functools
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Of a batch, of what is done once an epoch, or of all before the first batch: after so long a
@@ -23,16 +25,14 @@ _GRACE_S = 10.0
 class Watchdog:
     """Once `beat` was called the process has `silence_s` seconds until the next one; then it writes
     where each of its threads stands to its standard error and exits. The clock is a thread of C:
-    it runs while a library holds Python's lock.
+    it runs while a library holds Python's lock. A process that is stopped is killed, on Linux,
+    by a clock of the kernel's."""
 
-    when_stopped: whether a process that is stopped (SIGSTOP) is ended too. On Linux alone: the
-    clock for that is the kernel's."""
-
-    def __init__(self, silence_s: float, when_stopped: bool = True):
+    def __init__(self, silence_s: float):
         self.silence_s = silence_s
         self._every_s = min(1.0, silence_s / 10)
         self._armed = 0.0
-        self._kill_after = _kernel_timer() if when_stopped else lambda seconds: None
+        self._kill_after = _kernel_timer()
 
     def beat(self) -> None:
         """Something was done. Cheap: the clock is set at most once a second."""
@@ -47,6 +47,26 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         self._kill_after(0.0)
         self._armed = 0.0
+
+    @contextlib.contextmanager
+    def pausable(self) -> Iterator[None]:
+        """In this block a person may stop the process with Ctrl-Z for as long as he likes. For the
+        main thread of a program that has a terminal."""
+
+        def pause(number: int, frame: object) -> None:
+            was_armed = bool(self._armed)
+            self.rest()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            if was_armed:
+                self.beat()
+
+        before = signal.getsignal(signal.SIGTSTP)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGTSTP, pause)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, before)
 
 
 class _Event(ctypes.Structure):  # sigevent, with SIGEV_SIGNAL as its `notify`
@@ -82,6 +102,9 @@ def _kernel_timer() -> Callable[[float], None]:
         libc.timer_settime(timer, 0, ctypes.byref(times), None)
 
     return (lambda seconds: None) if failed else kill_after
+
+
+os.register_at_fork(after_in_child=_kernel_timer.cache_clear)  # which has no timer of its parent's
 
 
 def last_dump(log: Path) -> str:

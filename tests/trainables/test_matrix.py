@@ -1,5 +1,6 @@
 """Every second pair of a method and a backbone, with real weights and images of 32x32, every fourth
-of 64x64. The contract tests have every method on a backbone of each family, without weights."""
+of 64x64, half as many with RSD. The contract tests have every method on a backbone of each family,
+without weights."""
 
 import copy
 

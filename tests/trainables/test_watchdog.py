@@ -83,17 +83,39 @@ def test_a_process_that_is_stopped_is_killed_and_its_trial_tried_again(start, tm
     assert start(given(tmp_path)).train()["warnings"] == [f"{told}; {where}"]
 
 
-def test_a_process_may_be_stopped_where_a_person_may_have_done_it(tmp_path):
-    """As with Ctrl-Z in a final training of this process."""
-    code = (
-        "import os, signal\nfrom trainables import watchdog\nwatchdog._GRACE_S = 0.1\n"
-        "watchdog.Watchdog(0.2, when_stopped=False).beat()\n" + IS_STOPPED
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+WATCHED = """
+import os, signal, time
+from trainables import watchdog
+
+watchdog._GRACE_S = 0.1
+watched = watchdog.Watchdog(0.3)
+with watched.pausable():
+    watched.beat()
+    {then}
+    time.sleep(0.1)  # until the clock in C runs
+    os.kill(os.getpid(), signal.{signal})
+    watched.beat()
+watched.rest()
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "number", "stays"),
+    [("", "SIGSTOP", False), ("watched.rest()", "SIGSTOP", True), ("", "SIGTSTP", True)],
+)
+def test_who_is_stopped_at_work_is_killed_who_rests_or_is_paused_goes_on(then, number, stays):
+    """The last is Ctrl-Z."""
+    code = WATCHED.replace("{then}", then).replace("{signal}", number)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
     with killed_after(process):
-        wait_for(lambda: state(process.pid) == "T", 30, "it to stop")
+        if not stays:
+            assert process.wait(60) == -signal.SIGKILL
+            return
+        wait_for(lambda: state(process.pid) == "T", 60, "it to stop")
         time.sleep(1.0)
         assert state(process.pid) == "T"
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
 
 
 def test_between_epochs_a_process_may_wait_as_long_as_it_likes(start, monkeypatch, tmp_path):

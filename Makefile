@@ -67,8 +67,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --require-hashes -r requirements.lock
-	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
+	bash docs/cluster/install.sh $(VENV)
 	@touch $@
 
 clean:

@@ -58,8 +58,7 @@ install_all() {
     python=$(new_enough_python)
     stop_mlflow # `head` starts it again, from what is installed now
     "$python" -m venv "$VENV"
-    "$VENV/bin/python" -m pip install --quiet --require-hashes -r "$CHECKOUT/requirements.lock"
-    "$VENV/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$CHECKOUT"
+    bash "$CHECKOUT/docs/cluster/install.sh" "$VENV"
     echo "$wanted" >"$stamp"
   fi
   own_token

@@ -53,7 +53,7 @@ def _commands(config: dict) -> list[str]:
 
 
 def test_the_files_are_found() -> None:
-    assert {path.name for path in SCRIPTS} == {"node.sh", "down.sh", "slurm.sh"}
+    assert {path.name for path in SCRIPTS} == {"node.sh", "install.sh", "down.sh", "slurm.sh"}
     assert [path.name for path in KUBERNETES] == ["kuberay-cluster.yaml", "kuberay-job.yaml"]
     readme = (FOLDER / "README.md").read_text()
     assert all(f"`{path.name}`" in readme for path in (*FOLDER.glob("*.yaml"), *SCRIPTS))

@@ -59,4 +59,8 @@ def test_the_install_line_makes_a_machine_ready_once(tmp_path: Path) -> None:
     assert shell(tmp_path, line).returncode == 0
     assert (tmp_path / ".bashrc").read_text() == before
     assert stamp.stat().st_mtime_ns == written
-    shutil.rmtree(tmp_path / "skdtune-venv")  # gigabytes, which pytest would keep for a while
+    (site,) = (tmp_path / "skdtune-venv/lib").glob("python3.*/site-packages")
+    for library in ("torch", "ray", "mlflow"):  # else every process would compile them
+        assert list((site / library / "__pycache__").glob("__init__.*.pyc")), library
+    for place in ("skdtune-venv", ".cache"):  # gigabytes, which pytest would keep for a while
+        shutil.rmtree(tmp_path / place, ignore_errors=True)

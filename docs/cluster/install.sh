@@ -11,5 +11,5 @@ with_pip() { "$venv/bin/python" -m pip install --quiet "$@"; }
 
 sed -n '/^uv==/,/[^\\]$/p' "$lock" | with_pip --require-hashes -r /dev/stdin
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode --require-hashes \
-  -r "$lock" || with_pip --require-hashes -r "$lock"
+  -r "$lock" || { echo "uv could not do it, pip does" && with_pip --require-hashes -r "$lock"; }
 with_pip --no-deps --no-build-isolation -e "$checkout"

@@ -107,6 +107,29 @@ def test_an_installation_that_is_up_to_date_costs_nothing(tmp_path: Path) -> Non
     assert [path.name for path in stamp.parent.iterdir()] == [".skdtune-installed"]
 
 
+@pytest.mark.parametrize("ends_with", [0, 2])
+def test_pip_installs_what_uv_cannot(tmp_path: Path, ends_with: int) -> None:
+    """uv itself is held by its line of the lock. test_install.py has the real thing."""
+    calls, programs = tmp_path / "calls", tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, last in (("python", "[[ $* != */dev/stdin ]] || cat"), ("uv", f"exit {ends_with}")):
+        stand_in = programs / name
+        stand_in.write_text(f'#!/bin/bash\necho "{name} $*" >>{calls}\n{last}\n')
+        stand_in.chmod(0o755)
+    ended = _run("install.sh", str(tmp_path / "venv"), home=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("uv==")
+    assert ended.stdout.count("==") == 1
+    assert ended.stdout.count("--hash=") > 1
+    first, by_uv, *others = calls.read_text().splitlines()
+    assert first == "python -m pip install --quiet --require-hashes -r /dev/stdin"
+    lock = f"--require-hashes -r {ROOT}/requirements.lock"
+    assert by_uv.startswith("uv pip install ")
+    assert by_uv.endswith(f"--compile-bytecode {lock}")
+    own = f"python -m pip install --quiet --no-deps --no-build-isolation -e {ROOT}"
+    assert others == ([f"python -m pip install --quiet {lock}"] if ends_with else []) + [own]
+
+
 def test_a_wrong_command_shows_how_it_is_used(tmp_path: Path) -> None:
     ended = _run("node.sh", "haed", home=tmp_path)
     assert ended.returncode == 2

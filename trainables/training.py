@@ -16,6 +16,7 @@ from trainables.augment import Augment
 from trainables.bounds import Count, CountOrZero
 from trainables.checkpoint import Checkpoints
 from trainables.compiling import compile_parts
+from trainables.convolutions import weight_gradients
 from trainables.evaluation import evaluate
 from trainables.optim import build as build_optimizer
 
@@ -72,8 +73,11 @@ class Training:
         self.method.start_training(
             methods.Task(len(self.sets.train), epochs, self.sets.mean, self.sets.std)
         )
+        self._gradients = contextlib.nullcontext()
         if compile:
             compile_parts(self.method)
+        elif self.dtype is torch.bfloat16:
+            self._gradients = weight_gradients(self.method, self.device)
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -166,7 +170,7 @@ class Training:
         ):
             inputs = images.contiguous(memory_format=self.memory_format)
             self.method.start_batch(indices)
-            with self._autocast():
+            with self._autocast(), self._gradients:
                 logits, terms = self.method.losses(inputs, labels)
             total = sum(terms.values())
             self.optimizer.step(total, self.epoch + done / steps)

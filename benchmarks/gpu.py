@@ -1,8 +1,8 @@
 """What only a GPU can show, in one command of at most ten minutes: first whether all of it works
 there, then the tables.
 
-    python -m benchmarks.gpu [--only checks step sharing fused searched compiled] [--output FILE]
-                             [--minutes 9.5] [--cpu]
+    python -m benchmarks.gpu [--only checks step graphs sharing fused searched compiled]
+                             [--output FILE] [--minutes 9.5] [--cpu]
 
 It needs torch, torchvision and scikit-learn; no Ray, no MLflow. The checks, on resnet20 and noise
 of 32x32, for every method that teaches itself: it trains in bfloat16 where the device has it and
@@ -40,12 +40,13 @@ from trainables.training import Training
 # a benchmark, its flags, and the seconds it may take
 PARTS = {
     "step": ("step", ["--minutes", "2"], 170),
+    "graphs": ("step", ["--minutes", "1.5", "--rounds", "5", "--graphs"], 140),
     "sharing": ("sharing", ["--together", "1", "2", "4", "--seconds", "4", "--rounds", "2"], 260),
     "fused": ("fused", ["--rounds", "3", "--together", "4"], 170),
     "searched": ("step", ["--minutes", "2", "--search-algorithms"], 170),
     "compiled": ("step", ["--minutes", "5", "--compile"], 480),
 }
-_USUAL = ["checks", "step", "sharing", "fused"]
+_USUAL = ["checks", "step", "graphs", "sharing", "fused"]
 _BATCH, _NEAR = 64, 0.01
 
 

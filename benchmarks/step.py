@@ -1,7 +1,8 @@
 """A training step: ours against the authors' loop, and DRG and DSR against plain training.
 
     python -m benchmarks.step [--images ROOT] [--rounds 7] [--steps N] [--threads 2] [--workers N]
-                              [--minutes 3] [--compile] [--search-algorithms] [--output FILE]
+                              [--minutes 3] [--compile] [--graphs] [--search-algorithms]
+                              [--output FILE]
 
 resnet18, 100 classes (of ROOT: as many as it has), batches of 128 images of 32x32, crops of random
 size and flips on all sides. Ours is the real `Training` over images in memory; the rival is
@@ -16,7 +17,8 @@ shown beside it) and of wall-clock time on a GPU. ROOT: an image folder with tra
 `imagefolder`), of which so many images are taken as a round needs; without it, noise. --steps: 2
 on a CPU, 100 on a GPU. --workers: of the authors' DataLoader; 0 on a CPU, whose cores the network
 takes anyway, and 8 on a GPU. --compile: DRG+DSR once more with `trial.compile`, compiled in the
-first round, and on a GPU a second time with CUDA graphs. --search-algorithms: all of it with
+first round, and on a GPU a second time with CUDA graphs. --graphs: DRG+DSR once more with CUDA
+graphs alone (benchmarks/graphs.py), on a GPU. --search-algorithms: all of it with
 `torch.backends.cudnn.benchmark`, to be held against a run without. On a GPU also: the share of the
 bfloat16 matrix peak that a multiplication of 8192x8192 matrices reaches in the same run.
 """
@@ -35,10 +37,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import graphs
 from benchmarks.authors import Loop
 from benchmarks.backbones import measure
 from skdtune.provenance import versions
-from trainables import metrics
+from trainables import batches, metrics
 from trainables.compiling import compile_parts
 from trainables.images import Images
 from trainables.training import Training
@@ -71,6 +74,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=8 if gpu else 0)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graphs", action="store_true")
     parser.add_argument("--search-algorithms", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
@@ -89,8 +93,10 @@ def _measure(options: argparse.Namespace) -> dict[str, list[Took]]:
     if options.compile:
         trainings["DRG+DSR, compiled"] = _compiled(options)
     if options.compile and torch.cuda.is_available():
-        graphs = {"triton.cudagraphs": True}
-        trainings["DRG+DSR, compiled, CUDA graphs"] = _compiled(options, graphs)
+        trees = {"triton.cudagraphs": True}
+        trainings["DRG+DSR, compiled, CUDA graphs"] = _compiled(options, trees)
+    if options.graphs:
+        trainings["DRG+DSR, CUDA graphs"] = _graphed(options)
     some = next(iter(trainings.values()))
     authors = Loop(some.sets.train, len(some.sets.classes), BATCH, options.workers, some.device)
     turns = {name: _turn_of(training, options.steps) for name, training in trainings.items()}
@@ -114,6 +120,14 @@ def _compiled(options: argparse.Namespace, more: dict[str, bool] | None = None) 
     training = _training(options, METHODS["DRG+DSR"])
     compile_parts(training.method, more)
     training._scores = dict
+    return training
+
+
+def _graphed(options: argparse.Namespace) -> Training:
+    training = _training(options, METHODS["DRG+DSR"])
+    chance = torch.Generator(training.device).manual_seed(0)
+    images, labels, _ = next(batches.training(training.sets, training.augment, None, chance))
+    graphs.record(training, images.contiguous(memory_format=training.memory_format), labels)
     return training
 
 

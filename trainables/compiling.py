@@ -25,15 +25,20 @@ def compile_parts(method: nn.Module, more: dict[str, bool] | None = None) -> Non
     torch._inductor.config.compile_threads = torch.get_num_threads()
     torch._dynamo.config.recompile_limit = _MOST_GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = _MOST_GRAPHS
+    for part in parts(method):
+        if not any(isinstance(inner, MultiBranch) for inner in part.modules()):
+            part.compile(dynamic=False, options={"fallback_random": True, **(more or {})})
+
+
+def parts(method: nn.Module) -> list[nn.Module]:
+    """What takes the time of a step, in pieces that a method uses as a whole."""
+    found: list[nn.Module] = []
     for module in method.modules():
-        parts: list[nn.Module] = []
         if isinstance(module, Classifier):
-            parts += module.stages
+            found += module.stages
         elif isinstance(module, AuxiliaryHead):
-            parts += module.gate, module.trunk
-        for part in parts:
-            if not any(isinstance(inner, MultiBranch) for inner in part.modules()):
-                part.compile(dynamic=False, options={"fallback_random": True, **(more or {})})
+            found += module.gate, module.trunk
+    return found
 
 
 def undo(model: nn.Module) -> None:

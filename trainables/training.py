@@ -73,7 +73,7 @@ class Training:
         self.method.start_training(
             methods.Task(len(self.sets.train), epochs, self.sets.mean, self.sets.std)
         )
-        self._gradients = contextlib.nullcontext()
+        self._gradients: contextlib.AbstractContextManager = contextlib.nullcontext()
         if compile:
             compile_parts(self.method)
         elif self.dtype is torch.bfloat16:

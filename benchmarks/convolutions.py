@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.step import machine
-from trainables import convolutions
+from trainables.convolutions import gradient_by_products
 
 # channels in, out, side of the map, side of the kernel, stride
 LAYERS = [
@@ -70,7 +70,7 @@ def _row(layer: tuple[int, ...], options: argparse.Namespace) -> str:
         return nn.grad.conv2d_weight(images, weight.shape, gradient, *steps)
 
     def by_products() -> Tensor:
-        return convolutions._for_weight(images, weight, gradient, *steps)
+        return gradient_by_products(images, weight.shape, gradient, *steps)
 
     pairs = _in_turns(by_torch, by_products, options.seconds)
     first, second = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))

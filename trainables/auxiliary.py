@@ -4,7 +4,6 @@ linear layer."""
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,28 +56,16 @@ def _separable(channels: int, out_channels: int) -> nn.Sequential:
     """Two depthwise-separable convolutions, the first with stride 2."""
     # [B, C, H, W] -> [B, C', H/2, W/2]
     return nn.Sequential(
-        _Depthwise(channels, stride=2),
+        _depthwise(channels, stride=2),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels),
         nn.ReLU(),
-        _Depthwise(channels),
+        _depthwise(channels),
         nn.Conv2d(channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
 
 
-class _Depthwise(nn.Conv2d):
-    """A 3x3 convolution of each channel by itself, on a CPU in the precision of its weights
-    whatever autocast says: in bfloat16 and with stride 2 its gradient has no fast kernel there
-    and takes 25 to 43 times as long (docs/decisions.md)."""
-
-    def __init__(self, channels: int, stride: int = 1):
-        super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        # [B, C, H, W] -> [B, C, H/stride, W/stride]
-        if maps.device.type != "cpu":
-            return super().forward(maps)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(maps.to(self.weight.dtype))
+def _depthwise(channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)

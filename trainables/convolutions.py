@@ -1,4 +1,4 @@
-"""The gradients of wide convolutions' weights as matrix products, for CPUs with AMX."""
+"""Convolutions whose gradients a CPU computes slowly in bfloat16, computed in another way."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,49 +13,67 @@ from torch.overrides import TorchFunctionMode
 _WEIGHTS_PER_PIXEL, _FEW = 512, 128 * 128
 
 
-def weight_gradients(module: nn.Module, device: torch.device) -> AbstractContextManager:
-    """What to enter, under autocast, for a forward pass of this module on this device:
-    `WeightGradients` on a CPU with AMX, where they are known to be faster, else nothing."""
-    is_amx = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+def fitting(module: nn.Module, device: torch.device) -> AbstractContextManager:
+    """What to enter, under autocast to bfloat16, for a pass of this module that trains it on this
+    device: `CpuConvolutions` on a CPU where it has a layer that they are for, else nothing."""
+    has_amx = torch.cpu._is_amx_tile_supported()
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
-    if is_amx and any(_width(layer.weight) >= _FEW for layer in layers):
-        return WeightGradients()
+    is_wide = has_amx and any(_width(layer.weight) >= _FEW for layer in layers)
+    is_strided = any(
+        _is_strided_depthwise(layer.weight, layer.groups, layer.stride) for layer in layers
+    )
+    if device.type == "cpu" and (is_wide or is_strided):
+        return CpuConvolutions(products=has_amx)
     return nullcontext()
 
 
-class WeightGradients(TorchFunctionMode):
-    """While it is entered, and autocast to bfloat16 with it, wide convolutions get the gradient of
-    their weights as one matrix product for each place of the kernel.
+class CpuConvolutions(TorchFunctionMode):
+    """While it is entered, and autocast to bfloat16 with it, two kinds of convolution that are to
+    have gradients are computed in another way; modules, their parameters, what is drawn at random
+    and the types of maps stay as they are.
 
-    oneDNN's own kernel for it (3.13, `brgconv_bwd_w` for AMX) takes up to 12 times as long where
-    there are many channels and few pixels (docs/decisions.md). Both sum in float32, in other
-    orders. Modules, parameters and what is drawn at random stay as they are."""
+    Depthwise ones with a stride, in float32: oneDNN (3.13) has no fast kernel for their gradient in
+    bfloat16, which takes 10 to 180 times as long. products: wide ones on CPUs with AMX get the
+    gradient of their weights as one matrix product for each place of the kernel; where there are
+    many channels and few pixels oneDNN's own kernel (`brgconv_bwd_w`) takes up to 12 times as long.
+    Both sum in float32, in other orders. Figures: docs/decisions.md, `benchmarks.convolutions`."""
+
+    def __init__(self, products: bool):
+        super().__init__()
+        self.products = products
 
     def __torch_function__(self, function, types, arguments=(), named=None):
-        if function is torch.conv2d and not named and torch.is_autocast_enabled("cpu"):
-            return _convolve(*arguments)
+        is_trained = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+        if function is torch.conv2d and is_trained and len(arguments) == 7:  # as modules call it
+            return self._convolve(*arguments)
         return function(*arguments, **(named or {}))
 
+    def _convolve(self, images, weight, bias, stride, padding, dilation, groups):
+        # [B, C, H, W], [O, C / groups, K, L] -> [B, O, H', W']
+        if _is_strided_depthwise(weight, groups, stride):
+            with torch.autocast("cpu", enabled=False):
+                full = images.to(weight.dtype)
+                maps = torch.conv2d(full, weight, bias, stride, padding, dilation, groups)
+                return maps.bfloat16()
+        is_plain = groups == 1 and tuple(dilation) == (1, 1) and not isinstance(padding, str)
+        if self.products and is_plain and weight.requires_grad and _width(weight) >= _FEW:
+            sides = zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True)
+            height, width = [(side + 2 * pad - size) // step + 1 for side, size, step, pad in sides]
+            if _width(weight) >= _WEIGHTS_PER_PIXEL * height * width:
+                half = [None if value is None else value.bfloat16() for value in (weight, bias)]
+                return _ByProducts.apply(images.bfloat16(), *half, stride, padding)
+        return torch.conv2d(images, weight, bias, stride, padding, dilation, groups)
 
-def _convolve(images, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
-    # [B, C, H, W], [O, C, K, L] -> [B, O, H', W']
-    is_plain = groups == 1 and tuple(dilation) == (1, 1) and not isinstance(padding, str)
-    if is_plain and weight.requires_grad and torch.is_grad_enabled() and _width(weight) >= _FEW:
-        sides = zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True)
-        height, width = [(side + 2 * pad - size) // step + 1 for side, size, step, pad in sides]
-        if _width(weight) >= _WEIGHTS_PER_PIXEL * height * width:
-            half = [
-                value if value is None else value.bfloat16() for value in (images, weight, bias)
-            ]
-            return _Convolution.apply(*half, stride, padding)
-    return torch.conv2d(images, weight, bias, stride, padding, dilation, groups)
+
+def _is_strided_depthwise(weight: Tensor, groups: int, stride: tuple[int, int]) -> bool:
+    return groups == weight.shape[0] > 1 and max(stride) > 1
 
 
 def _width(weight: Tensor) -> int:
     return weight.shape[0] * weight.shape[1]
 
 
-class _Convolution(torch.autograd.Function):
+class _ByProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, images, weight, bias, stride, padding):
         ctx.save_for_backward(images, weight)
@@ -69,16 +87,23 @@ class _Convolution(torch.autograd.Function):
         shape, steps = images.shape, (ctx.stride, ctx.padding)
         return (
             nn.grad.conv2d_input(shape, weight, gradient, *steps) if to_images else None,
-            _for_weight(images, weight, gradient, *steps) if to_weight else None,
+            gradient_by_products(images, weight.shape, gradient, *steps) if to_weight else None,
             gradient.sum((0, 2, 3)) if to_bias else None,
             None,
             None,
         )
 
 
-def _for_weight(images: Tensor, weight: Tensor, gradient: Tensor, stride, padding) -> Tensor:
-    # [B, C, H, W], [O, C, K, L], [B, O, H', W'] -> [O, C, K, L]
-    outputs, channels, *kernel = weight.shape
+def gradient_by_products(
+    images: Tensor,
+    shape: torch.Size,
+    gradient: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """Of a convolution's weights of this shape, as `torch.nn.grad.conv2d_weight` has it.
+    # [B, C, H, W], (O, C, K, L), [B, O, H', W'] -> [O, C, K, L]"""
+    outputs, channels, *kernel = shape
     (height, width), (down, across) = gradient.shape[2:], stride
     bordered = F.pad(images, (padding[1], padding[1], padding[0], padding[0]))
     pixels = bordered.permute(0, 2, 3, 1)

@@ -10,13 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables import batches, memory, methods, metrics, models
+from trainables import batches, convolutions, memory, methods, metrics, models
 from trainables import data as image_data
 from trainables.augment import Augment
 from trainables.bounds import Count, CountOrZero
 from trainables.checkpoint import Checkpoints
 from trainables.compiling import compile_parts
-from trainables.convolutions import weight_gradients
 from trainables.evaluation import evaluate
 from trainables.optim import build as build_optimizer
 
@@ -73,11 +72,11 @@ class Training:
         self.method.start_training(
             methods.Task(len(self.sets.train), epochs, self.sets.mean, self.sets.std)
         )
-        self._gradients: contextlib.AbstractContextManager = contextlib.nullcontext()
+        self._convolutions: contextlib.AbstractContextManager = contextlib.nullcontext()
         if compile:
             compile_parts(self.method)
         elif self.dtype is torch.bfloat16:
-            self._gradients = weight_gradients(self.method, self.device)
+            self._convolutions = convolutions.fitting(self.method, self.device)
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -170,7 +169,7 @@ class Training:
         ):
             inputs = images.contiguous(memory_format=self.memory_format)
             self.method.start_batch(indices)
-            with self._autocast(), self._gradients:
+            with self._autocast(), self._convolutions:
                 logits, terms = self.method.losses(inputs, labels)
             total = sum(terms.values())
             self.optimizer.step(total, self.epoch + done / steps)

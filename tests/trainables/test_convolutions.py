@@ -1,4 +1,4 @@
-"""Gradients of weights as matrix products are those of torch's own convolutions."""
+"""Convolutions that a CPU computes in another way have the values and gradients of torch's own."""
 
 import contextlib
 import copy
@@ -9,11 +9,11 @@ from torch import nn
 
 from tests.trainables.tiny import config
 from trainables import convolutions
-from trainables.convolutions import WeightGradients, weight_gradients
+from trainables.convolutions import CpuConvolutions, fitting
 from trainables.training import Training
 
 CPU = torch.device("cpu")
-LAYERS = {
+WIDE = {
     "3x3": {"kernel_size": 3, "padding": 1},
     "stride 2": {"kernel_size": 3, "padding": 1, "stride": 2},
     "1x1 with stride": {"kernel_size": 1, "stride": 2},
@@ -21,11 +21,24 @@ LAYERS = {
     "no padding": {"kernel_size": 2},
     "bias": {"kernel_size": 3, "padding": 1, "bias": True},
 }
+DEPTHWISE = {
+    "depthwise": {"kernel_size": 3, "padding": 1, "stride": 2, "groups": 192},
+    "depthwise, bias": {"kernel_size": 5, "stride": (1, 2), "groups": 192, "bias": True},
+}
 OTHERS = {
-    "grouped": {"kernel_size": 3, "groups": 2},
+    "grouped": {"kernel_size": 3, "groups": 2, "stride": 2},
+    "depthwise without a stride": {"kernel_size": 3, "groups": 192},
     "dilated": {"kernel_size": 2, "dilation": 2},
     "padding by name": {"kernel_size": 3, "padding": "same"},
 }
+PLAIN = contextlib.nullcontext()
+
+
+def case(layout=torch.channels_last, channels=192, **settings) -> tuple[nn.Conv2d, torch.Tensor]:
+    torch.manual_seed(0)
+    outputs = 256 if settings.get("groups", 1) < channels else channels
+    layer = nn.Conv2d(channels, outputs, **{"bias": False, **settings}).to(memory_format=layout)
+    return layer, torch.randn(8, channels, 6, 5).to(memory_format=layout)
 
 
 def passed(layer: nn.Conv2d, images: torch.Tensor, entered, autocast=True) -> list[torch.Tensor]:
@@ -39,20 +52,18 @@ def passed(layer: nn.Conv2d, images: torch.Tensor, entered, autocast=True) -> li
     return [maps.detach(), images.grad, *gradients]
 
 
-def case(layout=torch.channels_last, channels=192, **settings) -> tuple[nn.Conv2d, torch.Tensor]:
-    torch.manual_seed(0)
-    layer = nn.Conv2d(channels, 256, **{"bias": False, **settings}).to(memory_format=layout)
-    return layer, torch.randn(8, channels, 6, 5).to(memory_format=layout)
+def are_equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    return all(torch.equal(mine, torchs) for mine, torchs in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("settings", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("settings", [*WIDE.values(), *DEPTHWISE.values()], ids=[*WIDE, *DEPTHWISE])
 def test_they_are_torchs_own_within_rounding(settings, layout):
     layer, images = case(layout, **settings)
-    exact = passed(layer, images, contextlib.nullcontext(), autocast=False)
-    plain = passed(layer, images, contextlib.nullcontext())
-    found = passed(layer, images, WeightGradients())
-    assert torch.equal(found[0], plain[0])
+    exact = passed(layer, images, PLAIN, autocast=False)
+    plain = passed(layer, images, PLAIN)
+    found = passed(layer, images, CpuConvolutions(products=True))
+    assert not are_equal(found, exact)
     for mine, torchs, true in zip(found, plain, exact, strict=True):
         assert mine.dtype == torchs.dtype
         assert distance(mine, true) < max(1.1 * distance(torchs, true), 0.003)
@@ -62,58 +73,75 @@ def distance(found: torch.Tensor, true: torch.Tensor) -> float:
     return ((found.float() - true).norm() / true.norm()).item()
 
 
-def test_wide_layers_alone_take_them():
-    for channels, is_wide in ((192, True), (63, False)):
+def test_many_channels_and_few_pixels_take_products_where_they_are_wanted():
+    def made_by(channels: int = 192, times: int = 1, products: bool = True) -> str:
         layer, images = case(kernel_size=3, channels=channels)
-        with torch.autocast("cpu", dtype=torch.bfloat16), WeightGradients():
-            maps = layer(images)
-        assert ("_Convolution" in maps.grad_fn.name()) == is_wide
-    layer, images = case(kernel_size=3)
-    with torch.autocast("cpu", dtype=torch.bfloat16), WeightGradients():
-        many = layer(images.repeat(1, 1, 3, 3))  # 16x13 pixels come out
-    assert "_Convolution" not in many.grad_fn.name()
+        with torch.autocast("cpu", dtype=torch.bfloat16), CpuConvolutions(products):
+            return layer(images.repeat(1, 1, times, times)).grad_fn.name()
+
+    assert "ByProducts" in made_by()
+    assert "ByProducts" not in made_by(products=False)
+    assert "ByProducts" not in made_by(channels=63)
+    assert "ByProducts" not in made_by(times=3)  # 16x13 pixels come out
 
 
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
-def test_what_is_no_plain_convolution_stays_torchs(settings):
+def test_other_convolutions_stay_torchs(settings):
     layer, images = case(**settings)
-    plain = passed(layer, images, contextlib.nullcontext())
-    found = passed(layer, images, WeightGradients())
-    assert all(torch.equal(mine, torchs) for mine, torchs in zip(found, plain, strict=True))
+    found = passed(layer, images, CpuConvolutions(products=True))
+    assert are_equal(found, passed(layer, images, PLAIN))
 
 
-def test_without_autocast_or_gradient_nothing_changes():
+@pytest.mark.parametrize("settings", [WIDE["3x3"], DEPTHWISE["depthwise"]])
+def test_without_autocast_or_gradient_nothing_changes(settings):
+    layer, images = case(**settings)
+    found = passed(layer, images, CpuConvolutions(products=True), autocast=False)
+    assert are_equal(found, passed(layer, images, PLAIN, autocast=False))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = layer(images)
+        with CpuConvolutions(products=True):
+            assert torch.equal(layer(images), plain)
+
+
+def test_a_call_of_torchs_function_with_names_is_left_alone():
     layer, images = case(kernel_size=3)
-    plain = passed(layer, images, contextlib.nullcontext(), autocast=False)
-    found = passed(layer, images, WeightGradients(), autocast=False)
-    assert all(torch.equal(mine, torchs) for mine, torchs in zip(found, plain, strict=True))
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), WeightGradients():
-        assert layer(images).grad_fn is None
+    with torch.autocast("cpu", dtype=torch.bfloat16), CpuConvolutions(products=True):
+        maps = torch.conv2d(images, layer.weight, stride=2)
+    assert "ByProducts" not in maps.grad_fn.name()
 
 
-def test_they_are_for_wide_networks_on_a_cpu_with_amx(monkeypatch):
-    wide, narrow = nn.Sequential(nn.Conv2d(128, 256, 1)), nn.Sequential(nn.Conv2d(64, 128, 1))
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert isinstance(weight_gradients(wide, CPU), WeightGradients)
-    assert not isinstance(weight_gradients(narrow, CPU), WeightGradients)
-    assert not isinstance(weight_gradients(wide, torch.device("cuda")), WeightGradients)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert not isinstance(weight_gradients(wide, CPU), WeightGradients)
+def test_networks_that_have_such_layers_get_them_on_a_cpu(monkeypatch):
+    def gets(layer: nn.Conv2d, has_amx: bool, device: torch.device = CPU) -> bool:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+        return isinstance(fitting(nn.Sequential(layer), device), CpuConvolutions)
+
+    wide, narrow = nn.Conv2d(128, 256, 1), nn.Conv2d(64, 128, 1)
+    assert (gets(wide, True), gets(wide, False), gets(narrow, True)) == (True, False, False)
+    strided = nn.Conv2d(8, 8, 3, 2, groups=8)
+    assert (gets(strided, True), gets(strided, False)) == (True, True)
+    assert not gets(nn.Conv2d(8, 8, 3, groups=8), True)
+    assert not gets(nn.Conv2d(1, 1, 3, 2), True)
+    assert not any(gets(layer, True, torch.device("cuda")) for layer in (wide, strided))
 
 
 def test_a_training_with_them_learns_what_one_without_does(monkeypatch):
-    made = []
-    product = convolutions._for_weight
+    taken = []
+    product = convolutions.gradient_by_products
     monkeypatch.setattr(
-        convolutions, "_for_weight", lambda *given: made.append(product(*given)) or made[-1]
+        convolutions,
+        "gradient_by_products",
+        lambda *given: taken.append(given) or product(*given),
     )
-    reports = {}
-    for has_amx in (False, True):
-        assert not made
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has_amx: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    reports = []
+    for is_plain in (False, True):
         training = Training(**config(model={"width": 128}, precision="bfloat16"))
-        reports[has_amx] = list(training.epochs())
-    assert len(made) == 3 * training.total_epochs * 4  # steps, and wide convolutions in each
-    for mine, torchs in zip(reports[True], reports[False], strict=True):
+        assert isinstance(training._convolutions, CpuConvolutions)
+        if is_plain:
+            assert len(taken) == 3 * training.total_epochs * 4  # steps, and wide layers in each
+            training._convolutions = PLAIN
+        reports.append(list(training.epochs()))
+    for mine, torchs in zip(*reports, strict=True):
         for name in ("loss/total", "val/loss"):
             assert mine[name] == pytest.approx(torchs[name], rel=0.01)
+    assert len(taken) == 3 * training.total_epochs * 4

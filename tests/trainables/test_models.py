@@ -84,6 +84,14 @@ def test_auxiliary_heads_of_resnet18_have_the_sizes_of_the_released_code(stage, 
     assert size(head) == pytest.approx(count, abs=0 if stage == 2 else 600)
 
 
+def test_an_auxiliary_head_keeps_its_names():
+    """Checkpoints hold them."""
+    state = AuxiliaryHead((8, 16, 32), 5).state_dict()
+    assert state["gate.0.0.weight"].shape == state["trunk.0.4.weight"].shape == (8, 1, 3, 3)
+    assert state["trunk.1.5.weight"].shape == (32, 16, 1, 1)
+    assert state["head.2.weight"].shape == (5, 32)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_shapes_of_every_backbone(name, channels):

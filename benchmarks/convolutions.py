@@ -1,11 +1,13 @@
-"""The gradient of a convolution's weights: torch's kernel against a matrix product for each place.
+"""What `trainables.convolutions` computes in another way on a CPU, layer by layer.
 
     python -m benchmarks.convolutions [--batch 128] [--threads 2] [--seconds 2]
 
-In bfloat16 and channels_last, for layers of resnet18, VGG and wider networks, sorted by the weights
-of one place to the pixels of the map that comes out: `trainables.convolutions` takes products from
-`_WEIGHTS_PER_PIXEL` on. Both take turns for --seconds a layer. The last column shows that both
-round alike: the distance to the gradient in float32, relative to its length.
+In bfloat16 and channels_last, torch's way and ours in turns for --seconds a layer. First the
+gradient of a convolution's weights, torch's kernel against a matrix product for each place of it,
+for layers of resnet18, VGG and wider networks, sorted by the weights of one place to the pixels of
+the map that comes out: from `_WEIGHTS_PER_PIXEL` on products are taken. Its last column shows that
+both round alike: the distance to the gradient in float32, relative to its length. Then depthwise
+convolutions with a stride, forward and backward, as torch has them under autocast and in float32.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 
 import torch
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.step import machine
-from trainables.convolutions import gradient_by_products
+from trainables.convolutions import CpuConvolutions, gradient_by_products
 
 # channels in, out, side of the map, side of the kernel, stride
 LAYERS = [
@@ -29,6 +32,7 @@ LAYERS = [
     *((512, 512, 2, 3, 1), (512, 512, 8, 3, 1), (256, 256, 16, 3, 1), (160, 160, 32, 3, 1)),
     *((640, 640, 8, 3, 1), (512, 256, 8, 1, 1), (256, 128, 32, 1, 1)),
 ]
+DEPTHWISE = [(128, 16), (256, 8), (96, 32), (144, 16), (576, 8), (58, 16)]  # channels, side
 
 
 def main(arguments: list[str]) -> None:
@@ -46,6 +50,12 @@ def main(arguments: list[str]) -> None:
     )
     for layer in sorted(LAYERS, key=_weights_per_pixel):
         print(_row(layer, options), flush=True)
+    print(
+        "\n| depthwise, 3x3, stride 2: channels | map | torch | float32 | ratio (spread) | n |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for channels, side in DEPTHWISE:
+        print(_depthwise_row(channels, side, options), flush=True)
 
 
 def _weights_per_pixel(layer: tuple[int, ...]) -> float:
@@ -72,22 +82,44 @@ def _row(layer: tuple[int, ...], options: argparse.Namespace) -> str:
     def by_products() -> Tensor:
         return gradient_by_products(images, weight.shape, gradient, *steps)
 
-    pairs = _in_turns(by_torch, by_products, options.seconds)
-    first, second = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
-    ratios = sorted(one / other for one, other in pairs)
-    distances = [
-        ((way().float() - true).norm() / true.norm()).item() for way in (by_torch, by_products)
-    ]
+    distances = ", ".join(
+        f"{((way().float() - true).norm() / true.norm()).item():.4f}"
+        for way in (by_torch, by_products)
+    )
     return (
         f"| {channels}, {outputs} | {side}x{side} | {kernel}, {stride} "
-        f"| {_weights_per_pixel(layer):.0f} | {first:.2f} | {second:.2f} "
-        f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {len(pairs)} "
-        f"| {distances[0]:.4f}, {distances[1]:.4f} |"
+        f"| {_weights_per_pixel(layer):.0f} "
+        f"| {_compared(by_torch, by_products, options.seconds)} | {distances} |"
     )
 
 
+def _depthwise_row(channels: int, side: int, options: argparse.Namespace) -> str:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, channels, 3, 2, padding=1, groups=channels, bias=False)
+    shape = (options.batch, channels, side, side)
+    images = torch.randn(shape, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    images.requires_grad_()
+
+    def passed(entered: AbstractContextManager) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16), entered:
+            layer(images).sum().backward()
+
+    ours = CpuConvolutions(products=False)
+    both = _compared(lambda: passed(nullcontext()), lambda: passed(ours), options.seconds)
+    return f"| {channels} | {side}x{side} | {both} |"
+
+
+def _compared(one: Callable[[], object], other: Callable[[], object], seconds: float) -> str:
+    """The cells of both medians, of their ratio, and of n."""
+    pairs = _in_turns(one, other, seconds)
+    first, second = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
+    ratios = sorted(mine / others for mine, others in pairs)
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    return f"{first:.2f} | {second:.2f} | {statistics.median(ratios):.2f} ({spread}) | {len(pairs)}"
+
+
 def _in_turns(
-    one: Callable[[], Tensor], other: Callable[[], Tensor], seconds: float
+    one: Callable[[], object], other: Callable[[], object], seconds: float
 ) -> list[tuple[float, float]]:
     """What each took, pair by pair; a first pair warms up and is not counted."""
     found = []

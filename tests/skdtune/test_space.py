@@ -85,7 +85,7 @@ class TestEveryShippedSpace:
 
     def test_every_searched_value_arrives_in_the_config(self, path: Path) -> None:
         wanted = space.load(path)
-        for seed in range(12):
+        for seed in range(6):
             values = drawn(wanted, seed)
             config = wanted.config(values)
             assert sections.problems(config) == []

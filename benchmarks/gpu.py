@@ -1,7 +1,7 @@
 """What only a GPU can show, in one command of at most ten minutes: first whether all of it works
 there, then the tables.
 
-    python -m benchmarks.gpu [--only checks step graphs sharing fused searched compiled]
+    python -m benchmarks.gpu [--only checks step sharing fused graphs searched compiled]
                              [--output FILE] [--minutes 9.5] [--cpu]
 
 It needs torch, torchvision and scikit-learn; no Ray, no MLflow. The checks, on resnet20 and noise
@@ -10,10 +10,10 @@ stays finite; batches make the host wait no more often when there are twice as m
 warnings of synchronising calls are counted over an epoch of 4 and one of 8 batches); the second
 epoch, gone on with from a checkpoint, is that of the unbroken run within 1 %; and what a training
 has taken of the device is given back when it is gone. The tables are those of the benchmarks of
-these names; `searched`, the step with cuDNN's search for algorithms, and `compiled`, with
-torch.compile and CUDA graphs, which takes minutes, are measured only when they are asked for. Each
-part is written to FILE as soon as it is done, and none goes on after --minutes. --cpu: the checks
-alone, on the CPU, to see that this program runs.
+these names; only when they are asked for, `graphs`, the step with CUDA graphs too, `searched`,
+the step with cuDNN's search for algorithms, and `compiled`, that with torch.compile, alone and with
+CUDA graphs, which takes minutes. Each part is written to FILE as soon as it is done, and none goes
+on after --minutes. --cpu: the checks alone, on the CPU, to see that this program runs.
 """
 
 import argparse
@@ -40,13 +40,13 @@ from trainables.training import Training
 # a benchmark, its flags, and the seconds it may take
 PARTS = {
     "step": ("step", ["--minutes", "2"], 170),
-    "graphs": ("step", ["--minutes", "1.5", "--rounds", "5", "--graphs"], 140),
     "sharing": ("sharing", ["--together", "1", "2", "4", "--seconds", "4", "--rounds", "2"], 260),
     "fused": ("fused", ["--rounds", "3", "--together", "4"], 170),
+    "graphs": ("step", ["--minutes", "2", "--graphs"], 170),
     "searched": ("step", ["--minutes", "2", "--search-algorithms"], 170),
     "compiled": ("step", ["--minutes", "5", "--compile"], 480),
 }
-_USUAL = ["checks", "step", "graphs", "sharing", "fused"]
+_USUAL = ["checks", "step", "sharing", "fused"]
 _BATCH, _NEAR = 64, 0.01
 
 

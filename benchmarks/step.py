@@ -78,6 +78,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--search-algorithms", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
+    if options.graphs and not gpu:
+        parser.error("--graphs needs a GPU")
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = options.search_algorithms
     found = _measure(options)

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from skdtune import flags, signals
-from skdtune.errors import ConfigError, first_line
+from skdtune.errors import ConfigError, NotStarted, first_line
 
 LOCAL = "local"
 _VARIABLE = "RAY_ADDRESS"
@@ -40,7 +40,8 @@ def where(address: str | None) -> str:
 
 def connect(address: str) -> None:
     """Starts or joins Ray and ships our packages to its nodes. Errors: ConfigError when it
-    cannot be reached, Stopped when a signal comes first."""
+    cannot be reached, NotStarted when one of our own does not come up, Stopped when a signal comes
+    first."""
     if _is_deaf(address):  # Ray itself would try for minutes
         problem = "nothing answers there: is its head up, and its port open to this machine?"
         raise ConfigError(f"--address {address}", [problem])
@@ -65,10 +66,11 @@ def connect(address: str) -> None:
             "and set RAY_AUTH_MODE=token"
         )
         raise ConfigError(f"--address {address}", [problem]) from None
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        what = "start" if address == LOCAL else "reach"
-        problem = f"cannot {what} Ray: {first_line(error)}"
-        raise ConfigError(f"--address {address}", [problem]) from None
+    except Exception as error:  # noqa: BLE001 - Ray raises that very class, among others
+        what = first_line(error)
+        if address == LOCAL:
+            raise NotStarted(f"cannot start Ray, try again: {what}") from None
+        raise ConfigError(f"--address {address}", [f"cannot reach Ray: {what}"]) from None
 
 
 def disconnect() -> None:

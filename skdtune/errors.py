@@ -34,6 +34,10 @@ class ConfigError(Exception):
         )
 
 
+class NotStarted(Exception):
+    """What keeps a program from beginning and is no mistake of its user's; said in one line."""
+
+
 class Refusals:
     """Collects what is wrong, so that all of it is told at once."""
 
@@ -90,8 +94,8 @@ def begin() -> None:
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Runs a program's `main(arguments)` and exits with its code; a ConfigError is printed, code
-    2."""
+    """Runs a program's `main(arguments)` and exits with its code; a ConfigError is printed, code 2,
+    and a NotStarted, code 1."""
     signals.listen(signals.stop)
     try:
         code = main(sys.argv[1:])
@@ -101,6 +105,9 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
     except BrokenFile as error:
         print(ConfigError(error.source, [error.problem]), file=sys.stderr)
         code = USAGE
+    except NotStarted as error:
+        print(error, file=sys.stderr)
+        code = NOT_DONE
     except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)
         os._exit(signals.exit_code(error))  # Python's own end would wait for a Ray that is starting

@@ -30,7 +30,8 @@ def fitting(module: nn.Module, device: torch.device) -> AbstractContextManager:
 class CpuConvolutions(TorchFunctionMode):
     """While it is entered, and autocast to bfloat16 with it, two kinds of convolution that are to
     have gradients are computed in another way; modules, their parameters, what is drawn at random
-    and the types of maps stay as they are.
+    and the types of maps stay as they are. For passes whose gradients need no second pass:
+    `torch.utils.checkpoint` would do that outside of it.
 
     Depthwise ones with a stride, in float32: oneDNN (3.13) has no fast kernel for their gradient in
     bfloat16, which takes 10 to 180 times as long. products: wide ones on CPUs with AMX get the
@@ -43,8 +44,7 @@ class CpuConvolutions(TorchFunctionMode):
         self.products = products
 
     def __torch_function__(self, function, types, arguments=(), named=None):
-        is_trained = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
-        if function is torch.conv2d and is_trained and len(arguments) == 7:  # as modules call it
+        if function is torch.conv2d and _is_trained(*arguments):
             return self._convolve(*arguments)
         return function(*arguments, **(named or {}))
 
@@ -52,7 +52,7 @@ class CpuConvolutions(TorchFunctionMode):
         # [B, C, H, W], [O, C / groups, K, L] -> [B, O, H', W']
         if _is_strided_depthwise(weight, groups, stride):
             with torch.autocast("cpu", enabled=False):
-                full = images.to(weight.dtype)
+                full = images.float()
                 maps = torch.conv2d(full, weight, bias, stride, padding, dilation, groups)
                 return maps.bfloat16()
         is_plain = groups == 1 and tuple(dilation) == (1, 1) and not isinstance(padding, str)
@@ -63,6 +63,19 @@ class CpuConvolutions(TorchFunctionMode):
                 half = [None if value is None else value.bfloat16() for value in (weight, bias)]
                 return _ByProducts.apply(images.bfloat16(), *half, stride, padding)
         return torch.conv2d(images, weight, bias, stride, padding, dilation, groups)
+
+
+def _is_trained(images: Tensor, weight: Tensor, bias=None, stride=1, *others: object) -> bool:
+    """Whether a call is one of a module's, with all arguments by place, on a batch, in a pass that
+    is to have gradients."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        and torch.is_grad_enabled()
+        and len(others) == 3
+        and isinstance(stride, tuple)
+        and images.dim() == 4
+        and weight.dtype is torch.float32
+    )
 
 
 def _is_strided_depthwise(weight: Tensor, groups: int, stride: tuple[int, int]) -> bool:

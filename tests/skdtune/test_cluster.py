@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from skdtune import cluster, signals
+from skdtune import cluster, errors, signals
 from skdtune.errors import ConfigError
 from tests.skdtune.builders import free_port
 
@@ -119,6 +119,19 @@ def test_what_keeps_ray_from_starting_is_said(monkeypatch):
     with pytest.raises(ConfigError, match="--address h:1") as caught:
         cluster.connect("h:1")
     assert caught.value.problems == ["cannot reach Ray: nobody there"]
+
+
+def test_a_ray_of_our_own_that_does_not_come_up_is_nobodys_mistake(monkeypatch, capsys):
+    def init(**options):
+        raise Exception("The current node timed out during startup.")  # as Ray raises it
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(errors.signals, "listen", lambda handler: None)  # pytest keeps its own
+    with pytest.raises(SystemExit) as caught:
+        errors.run(lambda arguments: cluster.connect("local"))
+    assert caught.value.code == 1
+    said = "cannot start Ray, try again: The current node timed out during startup.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_an_address_where_nothing_listens_is_said_before_ray_tries_for_minutes(monkeypatch):

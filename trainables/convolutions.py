@@ -13,17 +13,20 @@ from torch.overrides import TorchFunctionMode
 _WEIGHTS_PER_PIXEL, _FEW = 512, 128 * 128
 
 
-def fitting(module: nn.Module, device: torch.device) -> AbstractContextManager:
+def fitting(
+    module: nn.Module, device: torch.device, products: bool = True
+) -> AbstractContextManager:
     """What to enter, under autocast to bfloat16, for a pass of this module that trains it on this
-    device: `CpuConvolutions` on a CPU where it has a layer that they are for, else nothing."""
-    has_amx = torch.cpu._is_amx_tile_supported()
+    device: `CpuConvolutions` on a CPU where it has a layer that they are for, else nothing.
+    products: not with torch.compile, where they were not tried."""
+    products = products and torch.cpu._is_amx_tile_supported()
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
-    is_wide = has_amx and any(_width(layer.weight) >= _FEW for layer in layers)
+    is_wide = products and any(_width(layer.weight) >= _FEW for layer in layers)
     is_strided = any(
         _is_strided_depthwise(layer.weight, layer.groups, layer.stride) for layer in layers
     )
     if device.type == "cpu" and (is_wide or is_strided):
-        return CpuConvolutions(products=has_amx)
+        return CpuConvolutions(products)
     return nullcontext()
 
 
@@ -44,7 +47,8 @@ class CpuConvolutions(TorchFunctionMode):
         self.products = products
 
     def __torch_function__(self, function, types, arguments=(), named=None):
-        if function is torch.conv2d and _is_trained(*arguments):
+        is_module = function is torch.conv2d and len(arguments) == 7  # as nn.Conv2d calls it
+        if is_module and _is_trained(*arguments):
             return self._convolve(*arguments)
         return function(*arguments, **(named or {}))
 
@@ -65,16 +69,14 @@ class CpuConvolutions(TorchFunctionMode):
         return torch.conv2d(images, weight, bias, stride, padding, dilation, groups)
 
 
-def _is_trained(images: Tensor, weight: Tensor, bias=None, stride=1, *others: object) -> bool:
-    """Whether a call is one of a module's, with all arguments by place, on a batch, in a pass that
-    is to have gradients."""
+def _is_trained(images: Tensor, weight: Tensor, bias, stride, *others: object) -> bool:
+    """Whether it is of a batch, in a pass that is to have gradients, under autocast."""
     return (
         torch.is_autocast_enabled("cpu")
         and torch.is_grad_enabled()
-        and len(others) == 3
-        and isinstance(stride, tuple)
-        and images.dim() == 4
         and weight.dtype is torch.float32
+        and images.dim() == 4
+        and isinstance(stride, tuple)
     )
 
 

@@ -73,10 +73,10 @@ class Training:
             methods.Task(len(self.sets.train), epochs, self.sets.mean, self.sets.std)
         )
         self._convolutions: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if self.dtype is torch.bfloat16:
+            self._convolutions = convolutions.fitting(self.method, self.device, not compile)
         if compile:
             compile_parts(self.method)
-        elif self.dtype is torch.bfloat16:
-            self._convolutions = convolutions.fitting(self.method, self.device)
         self.optimizer = build_optimizer(self.method.parameters(), epochs, **(optim or {}))
         self.epoch = 0
         self.history: list[dict[str, float]] = []

@@ -111,6 +111,7 @@ def test_calls_that_are_not_a_modules_are_left_alone():
     with torch.autocast("cpu", dtype=torch.bfloat16), CpuConvolutions(products=True):
         maps = [
             torch.conv2d(images, layer.weight, stride=2),
+            torch.conv2d(input=images, weight=layer.weight),
             torch.conv2d(images, layer.weight, None, 2, 0, 1, 1),
             layer(images[0]),
             layer.double()(images.double()),
@@ -129,6 +130,9 @@ def test_networks_that_have_such_layers_get_them_on_a_cpu(monkeypatch):
     strided = nn.Conv2d(8, 8, 3, 2, groups=8)
     assert (gets(strided, True), gets(strided, False)) == (True, True)
     assert not gets(nn.Conv2d(8, 8, 3, groups=8), True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert isinstance(fitting(wide, CPU, products=False), contextlib.nullcontext)
+    assert not fitting(strided, CPU, products=False).products
     assert not gets(nn.Conv2d(1, 1, 3, 2), True)
     assert not any(gets(layer, True, torch.device("cuda")) for layer in (wide, strided))
 

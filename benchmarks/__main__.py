@@ -19,7 +19,7 @@ from benchmarks.pages import written
 PARTS = {
     "step": ["--minutes", "3"],
     "around": ["--rounds", "3"],
-    "start": [],
+    "start": ["--rounds", "4"],
     "searching": [
         *("--seeds", "10", "--only"),
         *("tpe, startup 10; asha as shipped (9, 3)", "tpe, startup 10; none"),
@@ -30,7 +30,7 @@ PARTS = {
         *("--models", "resnet20", "--together", "1", "2"),
         *("--seconds", "5", "--rounds", "2"),
     ],
-    "fused": ["--rounds", "3", "--together", "2", "4"],
+    "fused": ["--rounds", "2", "--together", "2", "4"],
 }
 _LIMIT_S = 900
 

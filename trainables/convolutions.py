@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 # The weights of one place of a kernel (channels in times channels out) to the pixels of the map
-# that comes out, from which on matrix products won on every layer measured, by 1.07 to 12 times;
-# below it they lost on most, by up to 4 times. And how few weights are not worth a look.
+# that comes out: from here on matrix products won on every layer of `benchmarks.convolutions`, by
+# 1.4 to 10 times, and below they lost on every one. And how few weights are not worth a look.
 _WEIGHTS_PER_PIXEL, _FEW = 512, 128 * 128
 
 
@@ -37,10 +37,10 @@ class CpuConvolutions(TorchFunctionMode):
     `torch.utils.checkpoint` would do that outside of it.
 
     Depthwise ones with a stride, in float32: oneDNN (3.13) has no fast kernel for their gradient in
-    bfloat16, which takes 10 to 180 times as long. products: wide ones on CPUs with AMX get the
-    gradient of their weights as one matrix product for each place of the kernel; where there are
-    many channels and few pixels oneDNN's own kernel (`brgconv_bwd_w`) takes up to 12 times as long.
-    Both sum in float32, in other orders. Figures: docs/decisions.md, `benchmarks.convolutions`."""
+    bfloat16, so that forward and backward together take 4 to 23 times as long. products: wide ones
+    on CPUs with AMX get the gradient of their weights as one matrix product for each place of the
+    kernel; where there are many channels and few pixels oneDNN's own kernel (`brgconv_bwd_w`) takes
+    up to ten times as long. Both sum in float32, in other orders. Figures: docs/step.md."""
 
     def __init__(self, products: bool):
         super().__init__()

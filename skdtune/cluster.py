@@ -69,7 +69,7 @@ def connect(address: str) -> None:
     except Exception as error:  # noqa: BLE001 - Ray raises that very class, among others
         what = first_line(error)
         if address == LOCAL:
-            raise NotStarted(f"cannot start Ray, try again: {what}") from None
+            raise NotStarted(f"cannot start Ray: {what}") from None
         raise ConfigError(f"--address {address}", [f"cannot reach Ray: {what}"]) from None
 
 

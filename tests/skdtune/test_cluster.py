@@ -130,7 +130,7 @@ def test_a_ray_of_our_own_that_does_not_come_up_is_nobodys_mistake(monkeypatch, 
     with pytest.raises(SystemExit) as caught:
         errors.run(lambda arguments: cluster.connect("local"))
     assert caught.value.code == 1
-    said = "cannot start Ray, try again: The current node timed out during startup.\n"
+    said = "cannot start Ray: The current node timed out during startup.\n"
     assert capsys.readouterr().err == said
 
 
